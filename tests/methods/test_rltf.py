@@ -92,7 +92,7 @@ def test_only_wrong_tries_get_feedback_and_a_second_try() -> None:
     solve = [("solve", "p0", None), ("solve", "p1", None)]
     assert asked == solve + [("retry", p, index) for p in ("p0", "p1") for index in (1, 3)]
     assert (update.name, update.n_steps, update.on_policy) == ("solve", 1, True)
-    assert [len(group) for group in update.groups] == [4, 4, 2, 2]
+    assert [len(group) for group in update.groups] == [4, 2, 4, 2]
     assert update.metrics == pytest.approx({"first_accuracy": 1 / 3, "second_accuracy": 0.5, "imitated_frac": 1.0})
     described = describe_groups(update.groups)
     assert (described["fix"], described["n_not_graded"]) == (0.5, 2)

@@ -67,10 +67,12 @@ class RLTF:
         second_tries = tries.by_first_try(actors.rollout(asks, 1))
         retried = [tries.following(group, second_tries) for group in solved]
 
+        drawn: list[Group] = []
         reinforced: list[Group] = []
         for firsts, seconds in zip(solved, retried, strict=True):
+            drawn += [firsts, seconds]
             reinforced += [self.with_returns(firsts, second_tries), seconds]
-        update = self.solve.update_from_pairs("solve", self.solve.pairs(reinforced), (*solved, *retried))
+        update = self.solve.update_from_pairs("solve", self.solve.pairs(reinforced), drawn)
         metrics = {"first_accuracy": tries.accuracy(solved), "second_accuracy": tries.accuracy(retried)}
         if self.imitation:
             part = self.imitation_of(actors, solved, retried)
