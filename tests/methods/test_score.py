@@ -99,7 +99,7 @@ def test_the_first_stage_holds_first_tries_only() -> None:
 
 
 def test_stages_follow_each_other_across_a_resumed_run() -> None:
-    """Guards against a stage that starts anew with each batch, or with a resumed run: state is plain data."""
+    """Guards against a stage that starts again with each batch, or with a resumed run: state is plain data."""
     state: dict[str, Any] = {}
     stages = []
     for _ in range(4):
