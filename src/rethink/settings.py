@@ -116,6 +116,9 @@ class Training:
     - `gradient_checkpointing`: recompute the activations of each layer in the backward pass instead of keeping them.
     - `old_log_probs`: the log-probs that ratios are relative to: the sampler's ("sampler"), or those that the trainer
       recomputes before the first optimizer step ("recomputed").
+    - `reference_every`: the number of updates after which the reference of KL terms (and of other comparisons with the
+      start model) moves to the trained weights; 0 keeps the start model. Each GPU then holds one more model in float32.
+    - `reference_mixup`: how far it moves: 1 replaces it, and a smaller fraction is an average over updates.
     - `importance_sampling_mode`: with recomputed log-probs, each token's loss is multiplied by the importance weight
       recomputed / sampler: of the token ("token_truncate", "token_mask") or of its whole reply ("sequence_truncate",
       "sequence_mask"). Weights outside of the bounds are clipped to them ("truncate") or become 0 ("mask"). "none"
@@ -136,6 +139,8 @@ class Training:
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     gradient_checkpointing: bool = False
     old_log_probs: Literal["sampler", "recomputed"] = "sampler"
+    reference_every: NonNegativeInt = 0
+    reference_mixup: Threshold = 1.0
     importance_sampling_mode: ImportanceSamplingMode = "token_truncate"
     importance_sampling_clip_max: PositiveFloat = 2.0
     importance_sampling_clip_min: Size = 0.0

@@ -54,6 +54,7 @@ def make_case(number: int, module: Any) -> Case:
         for _ in range(random_.randint(2, 4)):
             samples.append(some_sample(random_, group, prompt_ids, temperature, module))
             advantages.append(0.0 if is_silent else some_advantage(random_, len(samples[-1].ids)))
+    terms = rng("terms", number)
     shuffled = random_.sample(range(len(samples)), len(samples))
     part = PolicyGradient(
         tuple(samples[i] for i in shuffled),
@@ -63,6 +64,8 @@ def make_case(number: int, module: Any) -> Case:
         constant_length=random_.choice((1, 7, 100)),
         kl_coef=random_.choice((0.0, 0.0, 0.05, 0.3)),
         coefficient=random_.choice((1.0, 0.25, 3.0)),
+        kl_estimator=terms.choice(("k1", "k2", "k3")),
+        entropy_coef=terms.choice((0.0, 0.0, 0.01, 0.3)),
     )
     settings = {
         "old_log_probs": random_.choice(("sampler", "recomputed", "recomputed")),
@@ -143,6 +146,14 @@ def dense_log_probs(module: Any, sample: Sample) -> Tensor:
     return (logits / sample.sampling.temperature).log_softmax(-1).gather(1, ids[0, n:, None])[:, 0]
 
 
+def dense_entropies(module: Any, sample: Sample) -> Tensor:
+    """Return the entropies of the distributions of all tokens of a reply, trained or not."""
+    ids = torch.tensor([[*sample.prompt_ids, *sample.ids]])
+    n = len(sample.prompt_ids)
+    logits = module(input_ids=ids, use_cache=False).logits[0, n - 1 : -1]
+    return torch.distributions.Categorical(logits=logits / sample.sampling.temperature).entropy()
+
+
 def first_log_probs(module: Any, part: PolicyGradient) -> list[list[float]]:
     """Return the log-probs of each sample under the weights before the first optimizer step."""
     with torch.no_grad():
@@ -169,7 +180,7 @@ def has_gradient(part: PolicyGradient, members: Sequence[int]) -> bool:
     """Return whether an optimizer step over these samples changes anything."""
     for i in members:
         is_trained = any(part.samples[i].mask)
-        if is_trained and (part.kl_coef > 0 or any(per_token(part, i))):
+        if is_trained and (part.kl_coef > 0 or part.entropy_coef > 0 or any(per_token(part, i))):
             return True
     return False
 
@@ -199,26 +210,25 @@ def brute_loss(
         else:
             denominator = n_samples * part.constant_length
         log_probs = dense_log_probs(module, sample)
-        total = policy_loss(case, i, log_probs, first[i])
-        if part.kl_coef:
-            d = (dense_log_probs(initial, sample).detach() - log_probs)[torch.tensor(sample.mask)]
+        reference = dense_log_probs(initial, sample).detach()
+        total = policy_loss(case, i, log_probs, first[i], reference)
+        trained = torch.tensor(sample.mask)
+        d = (reference - log_probs)[trained]
+        if part.kl_estimator == "k3":
             total = total + part.kl_coef * (d.exp() - d - 1).sum()
+        elif part.kl_estimator == "k2":
+            total = total + part.kl_coef * (d**2 / 2).sum()
+        if part.entropy_coef:
+            total = total - part.entropy_coef * dense_entropies(module, sample)[trained].sum()
         loss = loss + part.coefficient * total / denominator
     return loss
 
 
-def policy_loss(case: Case, i: int, log_probs: Tensor, first: Sequence[float]) -> Tensor:
-    """Return the sum over the trained tokens of sample i, without denominator and KL term."""
+def policy_loss(case: Case, i: int, log_probs: Tensor, first: Sequence[float], reference: Tensor) -> Tensor:
+    """Return the sum over the trained tokens of sample i, without denominator, KL term and entropy bonus."""
     part, sample = case.part, case.part.samples[i]
     how = part.surrogate
     forced = sample.forced or (False,) * len(sample.ids)
-    advantages = per_token(part, i)
-    shaped: list[int] = []
-    clipped: list[int] = []
-    for t, is_trained in enumerate(sample.mask):
-        if is_trained:
-            found = shaped if is_shaped(how, forced, t, log_probs[t].item(), advantages[t]) else clipped
-            found.append(t)
     # Log-probs that ratios are relative to, and those that weights are divided by; forced tokens have no sampler.
     old, sampler = list(first), list(first)
     for t in range(len(sample.ids)):
@@ -226,6 +236,15 @@ def policy_loss(case: Case, i: int, log_probs: Tensor, first: Sequence[float]) -
             sampler[t] = sample.log_probs[t]
             if not case.recomputed:
                 old[t] = sample.log_probs[t]
+    advantages = per_token(part, i)
+    if part.kl_estimator == "k1":  # in the reward of each token
+        advantages = [a - part.kl_coef * (old[t] - reference[t].item()) for t, a in enumerate(advantages)]
+    shaped: list[int] = []
+    clipped: list[int] = []
+    for t, is_trained in enumerate(sample.mask):
+        if is_trained:
+            found = shaped if is_shaped(how, forced, t, log_probs[t].item(), advantages[t]) else clipped
+            found.append(t)
     gaps = {t: old[t] - sampler[t] for t in clipped}
     log_ratios = {t: log_probs[t] - old[t] for t in clipped}
     losses = token_losses(how, log_ratios, {t: log_probs[t] for t in clipped}, advantages)

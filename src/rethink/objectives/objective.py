@@ -33,7 +33,8 @@ class Objective:
     - `loss_aggregation`: the mean over "token", over "sequence", or over a "constant" length; see
       `objectives.PolicyGradient`.
     - `constant_length`: the number of tokens per sample that loss_aggregation="constant" divides by; 0 is `max_tokens`.
-    - `kl_coef`: the coefficient of the KL term to the start weights (k3); see `objectives.PolicyGradient`.
+    - `kl_coef`: the coefficient of the KL term to the start weights, or to those of `training.reference_every`; see
+      `objectives.PolicyGradient`.
     - `truncated`: replies cut at `max_tokens` count as graded ("keep"), count in the baseline only ("mask"), or get
       reward 0 ("wrong").
     - `overlong_buffer`: the number of tokens below `max_tokens` from which long replies lose reward
@@ -45,6 +46,8 @@ class Objective:
     - `surrogate`: how a token's loss depends on its advantage: "clip" (PPO, GRPO, DAPO, GSPO), "gmpo", "cispo" or "sapo";
       see `objectives.surrogates` and docs/losses.md.
     - `tau_pos`, `tau_neg`: the temperatures of SAPO's gate, for positive advantages and for all others.
+    - `kl_estimator`: the estimate of that KL: "k3" (GRPO) or "k2" in the loss, or "k1" in the advantage.
+    - `entropy_coef`: the coefficient of the entropy bonus, over the whole distribution of each trained token.
 
     >>> Objective(advantage="standardize", clip_high=0.2, kl_coef=0.001).n_steps
     4
@@ -68,11 +71,18 @@ class Objective:
     surrogate: Literal["clip", "gmpo", "cispo", "sapo"] = "clip"
     tau_pos: Finite = 1.0
     tau_neg: Finite = 1.05
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    entropy_coef: Size = 0.0
 
     def __post_init__(self) -> None:
         if (self.advantage == "pass_at_k") != (self.pass_k > 0):
             raise ValueError(
                 'advantage = "pass_at_k" and pass_k, the k of pass@k, need each other; set both or neither'
+            )
+        if self.kl_coef and self.kl_estimator == "k1" and self.surrogate == "gmpo":
+            raise ValueError(
+                'kl_estimator = "k1" gives each token its own advantage, but surrogate = "gmpo" has one ratio for all '
+                'tokens of a reply; choose "k2" or "k3"'
             )
 
     def update(self, name: str, groups: Sequence[Group], shaping: AdvantageAwareShaping | None = None) -> Update:
@@ -96,6 +106,8 @@ class Objective:
             loss_aggregation=self.loss_aggregation,
             constant_length=self._constant_length(pairs),
             kl_coef=self.kl_coef,
+            kl_estimator=self.kl_estimator,
+            entropy_coef=self.entropy_coef,
         )
         return Update(name, (part,), n_steps=self.n_steps, groups=tuple(groups))
 

@@ -51,8 +51,14 @@ class PolicyGradient:
     the denominator. Ratios are relative to `old_log_probs`, or to the sampler's log-probs where a sample has none; the
     trainer fills them in.
 
-    `kl_coef` adds kl_coef * (exp(d) - d - 1), d = log p_initial - log p, on the same tokens with the same denominator. The
-    term estimates KL(policy || initial), but its gradient is that of KL(initial || policy), as in GRPO.
+    `kl_coef` adds an estimate of KL(policy || reference), on the same tokens with the same denominator; the reference is
+    the start model, or the moving one of `training.reference_every`. With d = log p_reference - log p, `kl_estimator` "k3"
+    adds kl_coef * (exp(d) - d - 1), whose gradient is that of KL(reference || policy), as in GRPO, and "k2" adds kl_coef *
+    d^2 / 2, whose gradient is that of KL(policy || reference). "k1", -d, has no gradient on average, and is a part of the
+    reward instead: the advantage of a token becomes A - kl_coef * (log p_old - log p_reference). Without ratios, that has
+    the gradient of "k2" (arXiv 2510.01555).
+
+    `entropy_coef` subtracts entropy_coef * the entropy of each trained token's whole distribution.
 
     >>> from rethink.policies.fake import FakePolicy
     >>> from rethink.prompts import Prompts
@@ -77,6 +83,8 @@ class PolicyGradient:
     kl_coef: float = 0.0
     coefficient: float = 1.0
     old_log_probs: tuple[tuple[float, ...] | None, ...] = ()
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    entropy_coef: float = 0.0
 
     @property
     def units(self) -> tuple[Sample, ...]:

@@ -120,4 +120,5 @@ def _frozen(recipe: Recipe, counted: BatchCounts) -> FrozenModels:
     is_start = not (teacher.path or teacher.endpoint.url)
     start_samples = "initial" in asked or ("teacher" in asked and is_start)
     teacher_samples = "teacher" in asked and bool(teacher.path) and not teacher.endpoint.url
-    return FrozenModels(compared or start_samples, start_samples, teacher_samples)
+    moves = compared and recipe.training.reference_every > 0
+    return FrozenModels(compared or start_samples, start_samples, teacher_samples, moves)

@@ -69,12 +69,14 @@ class FrozenModels:
 
     start            the start weights, because a part compares with them or because they sample
     start_samples    the start weights sample
+    moves            the start weights are replaced by a reference that follows the policy, always separate and in float32
     teacher_samples  another teacher samples; it is assumed to have the same size
     """
 
     start: bool = False
     start_samples: bool = False
     teacher_samples: bool = False
+    moves: bool = False
 
 
 @dataclass(frozen=True)
@@ -278,9 +280,10 @@ def _sample_tokens(logits_N_V: Tensor, sampling: Sampling) -> None:
 
 def _start(tracker: Tracker, config: Any, settings: MemorySettings, model: LanguageModel) -> LanguageModel:
     """Return the start weights: on one GPU the base under the adapters, if there are any; otherwise separate weights."""
-    if model.base is not None and settings.n_gpus == 1:
+    moves = settings.frozen.moves
+    if model.base is not None and settings.n_gpus == 1 and not moves:
         return model.base
-    start = build_meta_model(config, settings.base)
+    start = build_meta_model(config, "float32" if moves else settings.base)
     tracker.add(start.module.parameters(), FROZEN)
     return start
 

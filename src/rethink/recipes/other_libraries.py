@@ -48,9 +48,9 @@ importance_sampling_level | method.solve.importance_sampling_level | "sequence_t
 sapo_temperature_pos | method.solve.tau_pos |
 sapo_temperature_neg | method.solve.tau_neg |
 mask_truncated_completions | method.solve.truncated | true is "mask"
-sync_ref_model | - | the KL term compares with the start weights
-ref_model_sync_steps | - | the KL term compares with the start weights
-ref_model_mixup_alpha | - | the KL term compares with the start weights
+sync_ref_model | training.reference_every | above 0
+ref_model_sync_steps | training.reference_every | in updates
+ref_model_mixup_alpha | training.reference_mixup |
 disable_dropout | - | dropout is always off
 reward_funcs | rewards problems.verifier | [[rewards]] with function = "module:function"
 reward_weights | rewards | a weight in each [[rewards]]
@@ -127,13 +127,13 @@ actor_rollout_ref.actor.tau_pos | method.solve.tau_pos |
 actor_rollout_ref.actor.tau_neg | method.solve.tau_neg |
 actor_rollout_ref.actor.use_kl_loss | method.solve.kl_coef | 0 is off
 actor_rollout_ref.actor.kl_loss_coef | method.solve.kl_coef |
-actor_rollout_ref.actor.kl_loss_type | - | the KL term is always low_var_kl (k3)
-actor_rollout_ref.actor.entropy_coeff | - | there is no entropy term
+actor_rollout_ref.actor.kl_loss_type | method.solve.kl_estimator | "low_var_kl" is "k3", "mse" is "k2"
+actor_rollout_ref.actor.entropy_coeff | method.solve.entropy_coef |
 algorithm.adv_estimator | method.name method.solve.advantage | "grpo" is "standardize", "reinforce_plus_plus" "reinforce_pp"
 actor_rollout_ref.actor.tis_imp_ratio_cap | training.importance_sampling_clip_max | -1 is importance_sampling_mode = "none"
 algorithm.norm_adv_by_std_in_grpo | method.solve.advantage | true is "standardize", false is "center"
-algorithm.kl_ctrl.kl_coef | method.solve.kl_coef | the KL term is in the loss, not in the reward
-algorithm.use_kl_in_reward | method.solve.kl_coef | the KL term is in the loss, not in the reward
+algorithm.kl_ctrl.kl_coef | method.solve.kl_coef | with method.solve.kl_estimator = "k1", in the reward of each token
+algorithm.use_kl_in_reward | method.solve.kl_estimator | true is nearly "k1": in the reward of each token
 algorithm.rollout_correction.rollout_is | training.importance_sampling_mode | "token" is "token_truncate"; null is "none"
 algorithm.rollout_correction.rollout_is_threshold | training.importance_sampling_clip_max |
 algorithm.rollout_correction.rollout_rs | training.importance_sampling_mode | "token_mask" or "sequence_mask"

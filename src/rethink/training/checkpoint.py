@@ -84,6 +84,7 @@ def tidy(current: Path, keep: int) -> None:
 def load(checkpoint: Path, trainer: Trainer) -> Counters:
     """Restore optimizer and version of a trainer whose model was loaded from this checkpoint; return the counters."""
     trainer.engine.read(checkpoint, trainer.optimizer)
+    trainer.reference.read(checkpoint)
     counters = Counters(**json.loads((checkpoint / COUNTERS).read_text()))
     trainer.version = counters.n_updates
     trainer.n_optimizer_steps = counters.n_optimizer_steps
@@ -130,6 +131,7 @@ def _finish(temporary: Path, final: Path, trainer: Trainer, counters: Counters) 
 
 def _write_metadata(folder: Path, trainer: Trainer, counters: Counters) -> None:
     trainer.model.chat.tokenizer.save_pretrained(folder)
+    trainer.reference.write(folder)
     (folder / COUNTERS).write_text(json.dumps(counters.__dict__))
     hashes = {f.relative_to(folder).as_posix(): hash_file(f) for f in sorted(folder.rglob("*")) if f.is_file()}
     (folder / MANIFEST).write_text(json.dumps(hashes, indent=1))

@@ -5,7 +5,7 @@ The trainer decides what to compute, the engine where. All engines give the same
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from rethink.distributed import SINGLE_PROCESS, Ranks
 from rethink.models import lora
 from rethink.models.checkpoint_files import OPTIMIZER
 from rethink.models.forward import Weights
+from rethink.models.forward.lowrank import merged_weight
 from rethink.models.language_model import LanguageModel, pick_dtype
 from rethink.models.sharded_weights import is_sharded
 from rethink.objectives import Part
@@ -59,7 +60,7 @@ class Engine(Protocol):
     ) -> tuple[float, Statistics]:
         """Add the gradients of the packs' losses to the parameters. Return the sum of the losses, and statistics.
 
-        `reference` is the frozen start model, for parts that compare with it."""
+        `reference` is the start model or another that parts compare with."""
         ...
 
     def log_probs(self, batches: Sequence[Sequence[TrainingSample]]) -> list[list[Tensor]]:
@@ -72,6 +73,10 @@ class Engine(Protocol):
 
     def all_finite(self) -> bool:
         """Return whether all weights are finite."""
+        ...
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield every whole weight, with its adapter merged in float32, by its Hugging Face name; tied ones once."""
         ...
 
     def write(self, checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
@@ -177,6 +182,10 @@ class LocalEngine:
 
     def all_finite(self) -> bool:
         return all(bool(p.isfinite().all()) for p in self.parameters)
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        for name, p, layer in lora.base_parameters(self.model.module):
+            yield name, p if layer is None else merged_weight(layer)
 
     def write(self, checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
         if self.model.base is None:

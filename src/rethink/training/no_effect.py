@@ -37,6 +37,7 @@ def settings_without_effect(recipe: Recipe) -> Iterator[str]:
     if not recipe.lora.rank:
         yield from _changed("lora", recipe.lora, Lora(), ("alpha", "targets"), "set lora.rank above 0")
     yield from _importance_sampling(recipe.training)
+    yield from _reference(recipe)
     yield from _models(recipe)
     yield from _evaluation(recipe.evaluation)
     yield from problem_settings_without_effect("problems", recipe.problems, ProblemSource().source, "train")
@@ -81,6 +82,18 @@ def _sampler(sampler: Sampler) -> Iterator[str]:
     if sampler.urls:
         why = "the servers in sampler.urls are running already"
         yield from _changed("sampler", sampler, Sampler(), ("gpu_memory",), why)
+
+
+def _reference(recipe: Recipe) -> Iterator[str]:
+    training, method = recipe.training, recipe.build_method()
+    if not training.reference_every:
+        why = "set training.reference_every above 0"
+        yield from _changed("training", training, Training(), ("reference_mixup",), why)
+    elif not needs_of(recipe.method["name"]).compares_with_start:
+        objectives = dict(objectives_of(method))
+        if not any(objective.kl_coef for objective in objectives.values()):
+            keys = " or ".join(f"method.{name}.kl_coef" for name in objectives) or "another method"
+            yield f"training.reference_every has no effect: nothing compares with the start model; set {keys}"
 
 
 def _models(recipe: Recipe) -> Iterator[str]:
@@ -161,6 +174,8 @@ def _objectives(recipe: Recipe) -> Iterator[str]:
         default = defaults[name] if isinstance(defaults[name], Objective) else Objective()
         if objective.loss_aggregation != "constant":
             yield from _changed(section, objective, default, ("constant_length",), 'loss_aggregation is not "constant"')
+        if not objective.kl_coef:
+            yield from _changed(section, objective, default, ("kl_estimator",), f"set {section}.kl_coef above 0")
         for key, surrogates in USED_BY.items():
             if objective.surrogate not in surrogates:
                 why = f"only the surrogate {' or '.join(surrogates)} uses it"

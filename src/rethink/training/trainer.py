@@ -20,6 +20,7 @@ from rethink.training.lr_schedule import learning_rate
 from rethink.training.metrics import Statistics
 from rethink.training.micro_batch import TrainingSample, pack
 from rethink.training.optimizer import embedding_weights, open_optimizer, set_lr, take_step
+from rethink.training.reference import MovingReference
 from rethink.types import Sample
 
 GPU_TOKENS = 16384
@@ -29,8 +30,9 @@ while the fixed cost of a micro-batch stays small."""
 
 
 class Trainer:
-    """Holds the trained weights and the optimizer. `load_initial` loads the frozen start model, on first use; `engine`
-    computes losses and gradients, by default in this process."""
+    """Holds the trained weights and the optimizer. `load_initial` loads the frozen start model, on first use; `reference`
+    follows the trained weights, if the settings say so; `engine` computes losses and gradients, by default in this
+    process."""
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class Trainer:
         self._load_initial = load_initial
         self._initial: LanguageModel | None = None
         self._lock = Lock()
+        self.reference = MovingReference(load_initial, self.dtype, settings)
         self.parameters = self.engine.parameters
         self.optimizer = open_optimizer(self.parameters, settings, exact=embedding_weights(model.module))
 
@@ -79,6 +82,10 @@ class Trainer:
             packs = self._pack_parts(parts_of_step)
             self._optimizer_step(packs, self._loss_settings(comparison), statistics)
         self.version += 1
+        if self.reference.is_due(self.version):
+            self.reference.move(self.engine.named_weights())
+            with self._lock:
+                self._initial = None  # no part compares with it any more
         return statistics.metrics()
 
     def log_probs(self, samples: Sequence[Sample]) -> list[Tensor]:
@@ -104,8 +111,10 @@ class Trainer:
             return self._initial
 
     @property
-    def initial_weights(self) -> Weights:
-        """The weights of the frozen start model."""
+    def reference_weights(self) -> Weights:
+        """The weights that a part compares with: those of the reference once it has moved, else of the start model."""
+        if self.reference.weights is not None:
+            return self.reference.weights
         assert self.initial
         return self._initial_weights
 
@@ -164,7 +173,7 @@ class Trainer:
         if not packs:
             statistics.mean("loss", torch.zeros(1))
             return
-        reference = self.initial_weights if any(pack.part.needs_initial for pack in packs) else None
+        reference = self.reference_weights if any(pack.part.needs_initial for pack in packs) else None
         loss, found = self.engine.backward(packs, settings, reference)
         norm = self.engine.clip(self.settings.max_grad_norm)
         if not math.isfinite(loss) or not math.isfinite(norm):

@@ -10,29 +10,40 @@ import torch
 
 from rethink.objectives import PolicyGradient
 from rethink.training.losses import loss_of
-from rethink.training.losses.policy_gradient import kl_to_initial, missing_old_log_probs, with_old_log_probs
+from rethink.training.losses.policy_gradient import kl_estimate, missing_old_log_probs, with_old_log_probs
 from support.samples import make_sample, reply_of
 
 
-def test_kl_to_initial_by_hand() -> None:
-    """Guards against the reversed direction, and against overflow."""
-    initial = torch.tensor([-1.0 + math.log(2), -1.0 - math.log(2), -1.0])
-    kl = kl_to_initial(torch.full((3,), -1.0), initial)
-    assert kl.tolist() == pytest.approx([1 - math.log(2), math.log(2) - 0.5, 0.0], abs=1e-6)
-    kl = kl_to_initial(torch.tensor([-500.0]), torch.tensor([-1.0]))
-    assert kl.tolist() == pytest.approx([math.exp(20) - 21], rel=1e-6)
+def test_kl_estimates_by_hand() -> None:
+    """Guards against the reversed direction, and against overflow: d is log 2, -log 2 and 0."""
+    log_2 = math.log(2)
+    reference = torch.tensor([-1.0 + log_2, -1.0 - log_2, -1.0])
+    by_hand = {
+        "k1": [-log_2, log_2, 0.0],
+        "k2": [log_2**2 / 2, log_2**2 / 2, 0.0],
+        "k3": [1 - log_2, log_2 - 0.5, 0.0],
+    }
+    far = {"k1": -20, "k2": 200, "k3": math.exp(20) - 21}
+    for estimator, expected in by_hand.items():
+        found = kl_estimate(torch.full((3,), -1.0), reference, estimator)
+        assert found.tolist() == pytest.approx(expected, abs=1e-6)
+        found = kl_estimate(torch.tensor([-500.0]), torch.tensor([-1.0]), estimator)
+        assert found.tolist() == pytest.approx([far[estimator]], rel=1e-6)
 
 
-def test_the_gradient_of_the_kl_term() -> None:
-    """Guards against a wrong claim: the term's mean is KL(policy || initial), its mean gradient that of the reverse."""
+@pytest.mark.parametrize(("estimator", "gradient_of"), [("k1", "nothing"), ("k2", "kl"), ("k3", "reverse")])
+def test_the_gradients_of_kl_estimates(estimator: str, gradient_of: str) -> None:
+    """Guards against a wrong claim: the means of k1 and k3 are KL(policy || reference), their mean gradients are not."""
     logits = torch.tensor([0.3, -1.1, 0.7], dtype=torch.float64, requires_grad=True)
-    policy, initial = logits.log_softmax(0), torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64).log()
-    mean = (policy.detach().exp() * kl_to_initial(policy, initial)).sum()  # over the policy's tokens, held fixed
-    assert mean.item() == pytest.approx((policy.exp() * (policy - initial)).sum().item())
-    reverse = (initial.exp() * (initial - policy)).sum()  # KL(initial || policy)
+    policy, reference = logits.log_softmax(0), torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64).log()
+    kl = (policy.exp() * (policy - reference)).sum()
+    mean = (policy.detach().exp() * kl_estimate(policy, reference, estimator)).sum()  # tokens of the policy, held fixed
+    if estimator != "k2":
+        assert mean.item() == pytest.approx(kl.item())
+    wanted = {"kl": kl, "reverse": (reference.exp() * (reference - policy)).sum(), "nothing": 0 * kl}
     (slope,) = torch.autograd.grad(mean, logits, retain_graph=True)
-    (wanted,) = torch.autograd.grad(reverse, logits)
-    assert slope.tolist() == pytest.approx(wanted.tolist())
+    (expected,) = torch.autograd.grad(wanted[gradient_of], logits)
+    assert slope.tolist() == pytest.approx(expected.tolist(), abs=1e-12)
 
 
 def test_advantage_zero_stays_in_the_denominator() -> None:
@@ -41,7 +52,8 @@ def test_advantage_zero_stays_in_the_denominator() -> None:
     part = PolicyGradient(samples, (1.0, 0.0))
     (row,) = loss_of(part).samples(part)
     assert (row.sample, row.scale) == (samples[0], 1 / 9)
-    assert [r.sample for r in loss_of(part).samples(replace(part, kl_coef=0.1))] == list(samples)
+    for terms in ({"kl_coef": 0.1}, {"entropy_coef": 0.1}):
+        assert [r.sample for r in loss_of(part).samples(replace(part, **terms))] == list(samples)
 
 
 def test_old_log_probs_by_hand() -> None:

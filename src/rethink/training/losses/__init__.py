@@ -9,6 +9,7 @@ and add an entry.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from rethink.models.forward import Weights
@@ -33,6 +34,7 @@ from rethink.training.losses.forward import only_log_probs
 from rethink.training.losses.gmpo import gmpo_loss
 from rethink.training.losses.imitate import imitate_loss, weighted_samples
 from rethink.training.losses.policy_gradient import samples_with_gradient
+from rethink.training.losses.policy_terms import log_probs_and_entropies, with_entropy_bonus, with_kl_in_advantage
 from rethink.training.losses.prefer import paired_samples, prefer_loss
 from rethink.training.losses.sapo import sapo_loss
 from rethink.training.micro_batch import MicroBatch, TrainingSample, pack, pack_pairs
@@ -73,4 +75,9 @@ def loss_of(part: Part) -> Loss:
     kind = type(part.surrogate) if isinstance(part, PolicyGradient) else type(part)
     if kind not in LOSSES:
         raise ValueError(f"there is no loss for {kind.__name__}: add one to rethink.training.losses.LOSSES")
-    return LOSSES[kind]
+    loss = LOSSES[kind]
+    if isinstance(part, PolicyGradient) and part.kl_coef and part.kl_estimator == "k1":
+        loss = loss._replace(compute=partial(with_kl_in_advantage, loss.compute))
+    if isinstance(part, PolicyGradient) and part.entropy_coef:
+        loss = loss._replace(compute=partial(with_entropy_bonus, loss.compute), forward=log_probs_and_entropies)
+    return loss

@@ -1,11 +1,12 @@
 """What all policy gradients share; formulas in `objectives.PolicyGradient`. Each surrogate has its own file.
 
-loss = sum over trained tokens of scale * (w * l + kl * (exp(d) - d - 1))
+loss = sum over trained tokens of scale * (w * l + kl * k)
 
 scale   coefficient / denominator, by the part's `loss_aggregation`
 l       the surrogate's loss of the token
 w       the importance weight (`losses.importance`)
-d       log p_initial - log p of the token
+k       exp(d) - d - 1 ("k3") or d * d / 2 ("k2"), d = log p_reference - log p of the token; 0 for "k1", which is in the
+        advantage (`policy_terms`)
 """
 
 from __future__ import annotations
@@ -45,9 +46,11 @@ def samples_with_gradient(part: PolicyGradient) -> list[TrainingSample]:
 
 
 def has_gradient(part: PolicyGradient, i: int) -> bool:
-    """Return whether sample i needs a forward pass: its advantage is not 0, or there is a KL term."""
+    """Return whether sample i needs a forward pass: its advantage is not 0, or there is a KL or an entropy term."""
     advantage = part.advantages[i]
-    return part.kl_coef != 0 or (any(advantage) if isinstance(advantage, tuple) else advantage != 0)
+    if part.kl_coef or part.entropy_coef:
+        return True
+    return any(advantage) if isinstance(advantage, tuple) else advantage != 0
 
 
 class TokenLosses(NamedTuple):
@@ -80,19 +83,29 @@ def policy_gradient(
         statistics.mean("importance_masked_frac", (importance_T == 0).float())
     loss_T = tokens.loss_T * importance_T
     if micro.reference_T is not None:
-        kl_T = kl_to_initial(log_probs_T, micro.reference_T)
+        kl_T = kl_estimate(log_probs_T, micro.reference_T, part.kl_estimator)
         statistics.mean("kl_to_initial_nats", kl_T.detach())
-        loss_T = loss_T + part.kl_coef * kl_T
+        if part.kl_estimator != "k1":
+            loss_T = loss_T + part.kl_coef * kl_T
     return LossOutput((loss_T * micro.scale_T).sum(), statistics)
 
 
-def kl_to_initial(log_probs_T: Tensor, initial_T: Tensor) -> Tensor:
-    """Return exp(d) - d - 1 per token, d = log p_initial - log p: Schulman's k3 estimate of KL(policy || initial), nats.
+def kl_estimate(log_probs_T: Tensor, reference_T: Tensor, estimator: str) -> Tensor:
+    """Return an estimate of KL(policy || reference) per token, in nats: Schulman's k1, k2 or k3, of which k1 and k3 have
+    the right mean.
 
-    Its mean gradient over tokens of the policy is that of KL(initial || policy), because tokens are held fixed.
+    Over tokens of the policy, which are held fixed, the mean gradient of k3 is that of KL(reference || policy), that of k2
+    is that of KL(policy || reference), and that of k1 is 0 (arXiv 2510.01555).
     """
-    d = (initial_T - log_probs_T).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    return d.exp() - d - 1
+    d = log_ratio_to_reference(log_probs_T, reference_T)
+    if estimator == "k1":
+        return -d
+    return d * d / 2 if estimator == "k2" else d.exp() - d - 1
+
+
+def log_ratio_to_reference(log_probs_T: Tensor, reference_T: Tensor) -> Tensor:
+    """Return log p_reference - log p per token, bounded."""
+    return (reference_T - log_probs_T).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
 
 
 def compare_to_sampler(statistics: Statistics, name: str, log_probs_T: Tensor, sampler_T: Tensor) -> None:

@@ -1,0 +1,66 @@
+"""Entropies of the distributions that tokens were sampled from, without holding the logits of all tokens in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rethink.models.forward.token_log_probs import chunks
+from rethink.models.forward.weights import logits
+
+
+class TokenEntropies(torch.autograd.Function):
+    """-sum over the vocabulary of p log p, with p = softmax((hidden @ weight.T + bias) / temperature), in float32, one
+    chunk of tokens at a time.
+
+    The backward pass recomputes each chunk's logits z: the slope with respect to z is -p (log p + entropy). Peak memory is
+    chunk x V, not T x V.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_T_H: Tensor, weight_V_H: Tensor, bias_V: Tensor | None, temperature_T: Tensor, chunk: int
+    ) -> Tensor:
+        """Return entropies [T] in nats."""
+        out_T = hidden_T_H.new_empty(len(hidden_T_H), dtype=torch.float32)
+        for part in chunks(len(hidden_T_H), chunk):
+            log_p_T_V = logits(hidden_T_H[part], (weight_V_H, bias_V)).div_(temperature_T[part, None]).log_softmax(-1)
+            out_T[part] = -(log_p_T_V.exp() * log_p_T_V).sum(-1)
+            del log_p_T_V  # free it before the next chunk
+        ctx.save_for_backward(hidden_T_H, weight_V_H, bias_V, temperature_T, out_T)
+        ctx.chunk = chunk
+        return out_T
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_T_H, weight_V_H, bias_V, temperature_T, entropy_T = ctx.saved_tensors
+        weight = weight_V_H.float()
+        grad_hidden = torch.empty_like(hidden_T_H)
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # None for a frozen head
+        grad_bias = None if bias_V is None else torch.zeros_like(bias_V, dtype=torch.float32)
+        for part in chunks(len(hidden_T_H), ctx.chunk):
+            scale_T = -grads[0][part] / temperature_T[part]
+            log_p_T_V = logits(hidden_T_H[part], (weight_V_H, bias_V)).div_(temperature_T[part, None]).log_softmax(-1)
+            slope = log_p_T_V.exp()
+            slope.mul_(log_p_T_V.add_(entropy_T[part, None])).mul_(scale_T[:, None])
+            del log_p_T_V
+            grad_hidden[part] = (slope @ weight).to(grad_hidden.dtype)
+            if grad_weight is not None:
+                grad_weight.addmm_(slope.T, hidden_T_H[part].float())
+            if grad_bias is not None:
+                grad_bias += slope.sum(0)
+            del slope  # free it before the next chunk
+        bias_out = None if grad_bias is None else grad_bias.to(bias_V.dtype)
+        weight_out = None if grad_weight is None else grad_weight.to(weight_V_H.dtype)
+        return grad_hidden, weight_out, bias_out, None, None
+
+
+def token_entropies(
+    hidden_T_H: Tensor, head: tuple[Tensor, Tensor | None], temperature_T: Tensor, chunk: int
+) -> Tensor:
+    """Return the entropies [T] in nats of the distributions after these hidden states (with temperature)."""
+    weight, bias = head
+    out: Tensor = TokenEntropies.apply(hidden_T_H, weight, bias, temperature_T, chunk)
+    return out

@@ -1,0 +1,56 @@
+"""Entropies, chunk by chunk, against torch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from rethink.models.forward.token_entropies import token_entropies
+
+T, H, V = 7, 5, 31
+
+
+def tensors(bias: bool) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).requires_grad_()
+
+    temperature = torch.rand(T, generator=generator) + 0.5
+    return normal(T, H), normal(V, H), normal(V) if bias else None, temperature
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("chunk", [1, 3, 7, 99])
+def test_entropies_and_gradients(chunk: int, bias: bool) -> None:
+    """Guards against a wrong slope, a temperature that is left out, and chunks that overlap."""
+    hidden, weight, offset, temperature = tensors(bias)
+    leaves = [leaf for leaf in (hidden, weight, offset) if leaf is not None]
+    factors = torch.linspace(-1, 2, T)
+    found = token_entropies(hidden, (weight, offset), temperature, chunk)
+    logits = torch.nn.functional.linear(hidden, weight, offset) / temperature[:, None]
+    wanted = torch.distributions.Categorical(logits=logits).entropy()
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(
+        torch.autograd.grad((found * factors).sum(), leaves), torch.autograd.grad((wanted * factors).sum(), leaves)
+    )
+
+
+def test_a_frozen_head_has_no_gradient() -> None:
+    """Guards against a gradient as large as the head for adapters."""
+    hidden, weight, _, temperature = tensors(False)
+    token_entropies(hidden, (weight.detach(), None), temperature, 3).sum().backward()
+    assert hidden.grad is not None
+    assert weight.grad is None
+
+
+def test_memory_grows_with_the_chunk_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against logits of all tokens at once, in either direction."""
+    largest: list[int] = []
+    exp, log_softmax = Tensor.exp, Tensor.log_softmax
+    monkeypatch.setattr(Tensor, "exp", lambda x: (largest.append(x.numel()), exp(x))[1])
+    monkeypatch.setattr(Tensor, "log_softmax", lambda x, dim: (largest.append(x.numel()), log_softmax(x, dim))[1])
+    hidden, weight, _, temperature = tensors(False)
+    token_entropies(hidden, (weight, None), temperature, 2).sum().backward()
+    assert max(largest) == 2 * V
