@@ -22,9 +22,10 @@ from plan_measured import (
     update_of,
 )
 from rethink.models.load import load_model
-from rethink.objectives import Imitate, Prefer, Update
+from rethink.objectives import Distill, Imitate, Prefer, Update
 from rethink.plan import memory
-from rethink.plan.memory import FrozenModels, MemorySettings, heaviest_update
+from rethink.plan.heaviest_update import heaviest_update
+from rethink.plan.memory import FrozenModels, MemorySettings
 from rethink.plan.memory_tracker import GRADIENTS, largest_window
 from rethink.plan.meta_model import build_meta_model
 from rethink.settings import Training
@@ -194,6 +195,9 @@ def test_an_update_is_cut_down_to_its_longest_rows() -> None:
     assert n(Update("test", (Imitate(tuple(drawn), (0.5,) * 12),)), choice) == 5
     # A pair of 2 * 24 tokens: 48, 96, 144.
     assert n(Update("test", (Prefer(tuple(drawn[:6]), tuple(drawn[6:])),)), choice) == 6
+    # The teacher reads 6 tokens more, so 8 + 6 + 16: 30, 60, 90, 120.
+    shown = [replace(s, prompt_ids=s.prompt_ids + (7,) * 6) for s in drawn]
+    assert n(Update("test", (Distill(tuple(drawn), tuple(shown)),)), choice) == 4
     cut = heaviest_update([update_of(samples(1, 30, 8, 5, 499)), update], choice)
     assert cut is not None
     assert len(cut.parts[0].samples[0].ids) == 16

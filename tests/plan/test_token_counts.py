@@ -28,12 +28,14 @@ def test_tokens_of_think_twice() -> None:
     [
         ("demo-reflect-retry-reward", ["solve", "reflect", "retry"]),
         ("demo-gsr", []),
+        ("demo-grpo method.name=self_distillation method.solve.n_steps=1", ["solve"]),
         ("warm-start", []),
     ],
 )
 def test_every_method_is_counted(recipe: str, phases: list[str]) -> None:
     """Guards against a method that the plan does not know."""
-    counted, _ = count_batch(load_recipe(recipe, ["problems_per_batch=4"]), Lengths())
+    name, *more = recipe.split()
+    counted, _ = count_batch(load_recipe(name, ["problems_per_batch=4", *more]), Lengths())
     assert [r.phase for r in counted.requests if r.role == "policy"] == phases
     assert sum(len(part.samples) for u in counted.updates for part in u.parts) > 0
 

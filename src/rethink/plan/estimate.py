@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rethink.objectives import Update
+from rethink.plan.heaviest_update import heaviest_update
 from rethink.plan.memory import (
     GIB,
     FrozenModels,
     FullModel,
     MemorySettings,
     Peak,
-    heaviest_update,
     sampling_window,
     training_window,
 )

@@ -7,8 +7,8 @@ that way: the optimizer's averages, what several GPUs shard and gather, and the 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rethink.models.forward import Weights
 from rethink.models.language_model import DTYPES, LanguageModel
-from rethink.objectives import Imitate, Part, PolicyGradient, Prefer, Update
+from rethink.objectives import Update
 from rethink.plan.memory_tracker import GRADIENTS, Tracker, Window, largest_window, on_meta_device, with_labels
 from rethink.plan.meta_model import build_meta_model
 from rethink.plan.token_counts import SampleRequest
@@ -31,7 +31,7 @@ from rethink.policies.token_policy import Request
 from rethink.settings import Training
 from rethink.training.optimizer import embedding_weights
 from rethink.training.trainer import GPU_TOKENS, Trainer
-from rethink.types import Sample, Sampling
+from rethink.types import Sampling
 
 GIB = 2**30
 FLOAT = 4
@@ -98,64 +98,6 @@ class MemorySettings:
     trainer: str = "bfloat16"
     sampler: str = "bfloat16"
     frozen: FrozenModels = FrozenModels()
-
-
-def heaviest_update(updates: Sequence[Update], settings: MemorySettings) -> Update | None:
-    """Return the update with the longest row, reduced to two micro-batches of one GPU; None if nothing is trained on.
-
-    If a GPU's share of an optimizer step is less than two micro-batches, reduce to that. Every sample is trained on.
-    """
-    longest = max(updates, key=_longest_row, default=None)
-    if longest is None or not _longest_row(longest):
-        return None
-    parts = [part for part in longest.parts if any(map(attrgetter("n_trained"), part.samples))]
-    limit = 2 * settings.micro_batch_tokens / max(1, len(parts))
-    n_shares = longest.n_steps * settings.n_gpus
-    return Update(longest.name, tuple(_longest_samples(part, limit, n_shares) for part in parts), on_policy=False)
-
-
-def _longest_row(update: Update) -> int:
-    longest = 0
-    for part in update.parts:
-        longest = max(longest, *map(_length, part.samples), 0)
-    return longest
-
-
-def _length(sample: Sample) -> int:
-    return len(sample.prompt_ids) + len(sample.ids)
-
-
-def _longest_samples(part: Part, limit: float, n_shares: int) -> Part:
-    """Return a part with its longest samples: at most an equal share of them, and about `limit` tokens."""
-    if isinstance(part, Prefer):
-        pairs = sorted(zip(part.chosen, part.rejected, strict=True), key=lambda pair: -sum(map(_length, pair)))
-        n_pairs = _n_within([_length(chosen) + _length(rejected) for chosen, rejected in pairs], limit, n_shares)
-        chosen, rejected = zip(*pairs[:n_pairs], strict=True)
-        return replace(part, chosen=chosen, rejected=rejected)
-    samples = [replace(s, forced=()) for s in part.samples if s.n_trained]
-    samples.sort(key=_length, reverse=True)
-    seen: set[tuple[int, ...]] = set()
-    sizes = []  # replies to one prompt share its forward pass
-    for sample in samples:
-        sizes.append(len(sample.ids) + (0 if sample.prompt_ids in seen else len(sample.prompt_ids)))
-        seen.add(sample.prompt_ids)
-    longest = tuple(samples[: _n_within(sizes, limit, n_shares)])
-    ones = (1.0,) * len(longest)
-    if isinstance(part, Imitate):
-        return replace(part, samples=longest, weights=ones)
-    assert isinstance(part, PolicyGradient)
-    return replace(part, samples=longest, advantages=ones)
-
-
-def _n_within(sizes: Sequence[int], limit: float, n_shares: int) -> int:
-    """Return how many sizes to take: at least one, and as many as it takes to reach the limit."""
-    most = -(-len(sizes) // n_shares)
-    total = 0
-    for n, size in enumerate(sizes[:most]):
-        if total >= limit:
-            return n
-        total += size
-    return most
 
 
 def training_window(config: Any, settings: MemorySettings, update: Update) -> Window:
