@@ -152,7 +152,7 @@ MISTAKES = {
     "sampling.temperature=inf": "sampling: temperature must be 0 (greedy) or more, not inf",
     "prompts.solve=hi": "prompts: prompts.solve must contain the placeholder {question}",
     "method.name=grop": "unknown method 'grop'; did you mean grpo?",
-    "method.name=dapo": "unknown method 'dapo': use one of grpo, think_twice, ",
+    "method.name=ppo": "unknown method 'ppo': use one of grpo, think_twice, ",
     "rewards.2.weight=1": "rewards.2.weight: tables are numbered from 0; write 0 instead of '2'",
     "out=2026-01-01": "out must be text, not 2026-01-01",
 }

@@ -95,7 +95,7 @@ class Recipe:
         """Return the method with its settings. Raise UserError for an unknown method, objective or setting."""
         settings = dict(self.method)
         cls = find_method(str(settings.pop("name", "")))
-        if not isinstance(settings.get("objective", {}), Mapping):
+        if "objective" in settings and "objective" not in keys.fields_of(cls):
             settings = presets.apply(settings.pop("objective"), cls, settings)
         return _validated(cls, settings, "method.", _all_keys(self.method))
 

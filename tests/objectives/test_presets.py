@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import tomllib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from rethink.errors import UserError
+from rethink.methods import METHODS
 from rethink.methods.grpo import GRPO
 from rethink.methods.reflect_retry_reward import ReflectRetryReward
 from rethink.methods.think_twice import ThinkTwice
@@ -88,3 +89,20 @@ def test_a_method_without_objectives_has_no_preset() -> None:
     """Guards against a preset that is accepted and not used."""
     with pytest.raises(UserError, match='"grpo" has no effect: GSR has no policy gradient'):
         method_of("method.name=gsr", "method.objective=grpo")
+
+
+@dataclass(frozen=True)
+class OwnMethod(GRPO):
+    objective: Objective = Objective()
+
+
+def test_a_method_may_have_a_setting_of_this_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a preset in the way of a method's own setting."""
+    monkeypatch.setitem(METHODS, "own", OwnMethod)
+    assert method_of("method.name=own", "method.objective.clip_low=0.5").objective == Objective(clip_low=0.5)
+
+
+def test_the_name_of_a_preset_is_no_method() -> None:
+    """Guards against a list of methods for someone who looks for DAPO."""
+    with pytest.raises(UserError, match=r"write method\.name=grpo method\.objective=dapo"):
+        method_of("method.name=dapo")

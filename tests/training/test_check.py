@@ -49,9 +49,9 @@ REFUSED = {
     "problems.right_threshold=0.5": "problems.right_threshold has no effect",
     "evaluation.strategy=solve evaluation.n_refine=3": "evaluation.n_refine has no effect: no strategy ends with refine",
     "evaluation.strategy=best:3": "judge",
-    "method.objective=gpso": "method.objective cannot be 'gpso'; use one of grpo, dr_grpo, dapo, gspo, cispo, sapo",
-    "method.objective=3": "method.objective cannot be 3; use one of",
-    "method.objective.clip_low=0.1": "method.objective",
+    "method.objective=gpso": "one of grpo, dr_grpo, dapo, gspo, cispo, sapo, rloo, and not 'gpso'",
+    "method.objective=3": "sapo, rloo, and not 3",
+    "method.objective.clip_low=0.1": "sapo, rloo, and not {'clip_low': 0.1}",
     "method.name=imitate method.objective=grpo": '"grpo" has no effect: Imitation has no policy gradient',
     "method.objective=gspo method.solve.surrogate=cispo": "method.solve.dual_clip has no effect: only the surrogate clip",
     "method.solve.surrogate=cispo method.solve.importance_sampling_level=sequence": (

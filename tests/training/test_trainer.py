@@ -293,8 +293,7 @@ def test_importance_weights_by_hand(qwen: LanguageModel, mode: str, low: float, 
 
 def test_the_share_of_masked_tokens(qwen: LanguageModel) -> None:
     """Guards against a share of replies: of weights a b, a b e a b, one of seven is above 2."""
-    settings = {"old_log_probs": "recomputed", "importance_sampling_mode": "token_mask"}
-    trainer = make_trainer(qwen, **settings)
+    trainer = make_trainer(qwen, old_log_probs="recomputed", importance_sampling_mode="token_mask")
     samples = noisy(at_ratio_one(trainer, (reply_of(2), reply_of(5))), (0.3, -0.2, -1.0))
     metrics = apply(trainer, PolicyGradient(samples, (1.0, -0.5)))
     assert metrics["importance_masked_frac"] == pytest.approx(1 / 7)

@@ -28,6 +28,7 @@ from rethink.methods.think_tuning import ThinkTuning
 from rethink.methods.think_twice import ThinkTwice
 from rethink.methods.ton import TON
 from rethink.methods.vl_rethinker import VLRethinker
+from rethink.objectives.presets import PRESETS
 
 METHODS: dict[str, type[Any]] = {
     "grpo": GRPO,
@@ -85,6 +86,8 @@ def find_method(name: str) -> type[Any]:
     others."""
     if name in METHODS:
         return METHODS[name]
+    if name in PRESETS:
+        raise UserError(f"{name} is an objective, not a method: write method.name=grpo method.objective={name}")
     module, colon, attribute = name.partition(":")
     if not module or not colon:
         for near in difflib.get_close_matches(name.lower().replace("-", "_"), METHODS, n=1):

@@ -54,8 +54,8 @@ def apply(name: Any, method: type[Any], settings: Mapping[str, Any]) -> dict[str
     """Return the settings of a method, with those of a preset in each of its objectives. Settings that are given win.
 
     Raise UserError for an unknown preset, and for a method without objectives."""
-    if name not in PRESETS:
-        raise UserError(f"method.objective cannot be {name!r}; use one of {', '.join(PRESETS)}")
+    if not isinstance(name, str) or name not in PRESETS:
+        raise UserError(f"method.objective is a name, one of {', '.join(PRESETS)}, and not {name!r}")
     bases = {f.name: f.default for f in fields(method) if isinstance(f.default, Objective)}
     if not bases:
         raise UserError(f'method.objective = "{name}" has no effect: {method.__name__} has no policy gradient')
