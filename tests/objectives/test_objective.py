@@ -100,7 +100,7 @@ def test_pass_at_k_needs_k_and_larger_groups() -> None:
     """Guards against pass@k without k, a k that does nothing, and groups in which all subsets are the same."""
     for settings in ({"advantage": "pass_at_k"}, {"pass_k": 3}):
         with pytest.raises(ValueError, match="need each other"):
-            Objective(**settings)  # type: ignore[arg-type]
+            Objective(**settings)
     objective = Objective("pass_at_k", pass_k=2)
     assert [a for _, a in objective.pairs([graded_group(R, W, W)])] == pytest.approx(
         [0.7071, -0.3536, -0.3536], abs=1e-4

@@ -1,7 +1,7 @@
 """The losses, one file each: formula, denominator and statistics.
 
 A loss is a pure function of a micro-batch, the log-probs [T] of its trained tokens, its part and the loss settings. A loss
-that needs more than log-probs has a forward pass of its own.
+that needs more than log-probs has its own forward pass.
 `LOSSES` maps the class of a part, or of a policy gradient's surrogate, to its loss. To add one, write a class of settings
 and add an entry.
 """
