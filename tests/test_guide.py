@@ -45,9 +45,19 @@ def test_the_guide_as_written(tmp_path: Path) -> None:
     assert all(r["n_trained_tokens"] > 0 for r in records[:3])
 
 
+def test_the_test_of_the_guide_as_written(tmp_path: Path) -> None:
+    """Guards against a test without a model that does not pass."""
+    for name, code in zip(("own_method.py", "test_own_method.py"), blocks("python"), strict=False):
+        (tmp_path / name).write_text(code)
+    command = [sys.executable, "-m", "pytest", "-q", "test_own_method.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+
+
 def test_the_loss_of_the_guide_as_written(tmp_path: Path) -> None:
     """Guards against a loss that is registered and not used: its file trains, and its ratios are capped and logged."""
-    (tmp_path / "topr.py").write_text(blocks("python")[1])
+    (tmp_path / "topr.py").write_text(blocks("python")[2])
     records = run(blocks("console")[1], tmp_path)
     assert [r["phase"] for r in records] == ["solve"] * 3 + ["evaluation"]
     assert all(r["loss"] != 0 and r["ratio"] > 0 for r in records[:3])
