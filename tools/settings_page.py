@@ -26,6 +26,7 @@ DESCRIBED_ONCE = {
     "CritiqueGRPO": ("Critic",),
     "TON": ("ThoughtForm",),
     "SuperCorrect": ("StepForm", "Inspection"),
+    "SelfDistillation": ("Hints", "Divergence"),
 }
 """The sections inside other sections that get a table, and where."""
 
@@ -39,6 +40,8 @@ TABLE_OF = {
     "Rethinking": "method.rethink",
     "Replay": "method.replay",
     "Critic": "method.critic",
+    "Hints": "method.hints",
+    "Divergence": "method.divergence",
 }
 """The table that describes the keys of a section inside another one."""
 
