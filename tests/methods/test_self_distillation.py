@@ -163,7 +163,7 @@ def test_the_reference_model_scores_if_it_is_the_teacher() -> None:
     """Guards against a teacher that is always the policy."""
     start = FakePolicy(lambda prompt, index, version: "", log_prob=lambda sample, prompt, version: -0.5)
     method = SelfDistillation(hints=BRIEF, form="sampled", teacher="reference")
-    update, _ = run(method, "2 a", role={"initial": start}.__getitem__)
+    update, _ = run(method, "2 a", role={"reference": start}.__getitem__)
     assert only_part(update).advantages == ((0.5, 0.5),)
 
 

@@ -55,6 +55,7 @@ class SelfDistillation:
     """
 
     later_phases: ClassVar[tuple[str, ...]] = ("hint",)
+    compares_with_start: ClassVar[bool] = True
 
     n_solve: PositiveInt = 8
     hints: Hints = Hints()
@@ -91,7 +92,7 @@ class SelfDistillation:
 
     def sampled(self, actors: Actors, solved: Sequence[Group], hinted: Hinted) -> Update:
         """Return an update with one advantage per token."""
-        teacher = actors.role("initial") if self.teacher == "reference" else actors.policy
+        teacher = actors.role("reference") if self.teacher == "reference" else actors.policy
         scores = actors.score([sample for sample, _ in hinted], teacher, [prompt for _, prompt in hinted])
         reinforced = self.solve.pairs(solved) if self.lam else []
         pairs: dict[tuple[str, int], tuple[Sample, Advantage]] = {}

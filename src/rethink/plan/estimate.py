@@ -118,7 +118,7 @@ def _frozen(recipe: Recipe, counted: BatchCounts) -> FrozenModels:
             compared |= part.needs_initial
     teacher = recipe.teacher
     is_start = not (teacher.path or teacher.endpoint.url)
-    start_samples = "initial" in asked or ("teacher" in asked and is_start)
+    start_samples = bool({"initial", "reference"} & asked) or ("teacher" in asked and is_start)
     teacher_samples = "teacher" in asked and bool(teacher.path) and not teacher.endpoint.url
-    moves = compared and recipe.training.reference_every > 0
+    moves = (compared or "reference" in asked) and recipe.training.reference_every > 0
     return FrozenModels(compared or start_samples, start_samples, teacher_samples, moves)

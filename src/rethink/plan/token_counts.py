@@ -111,7 +111,8 @@ def count_batch(recipe: Recipe, lengths: Lengths) -> tuple[BatchCounts, str]:
     counted = BatchCounts()
     problems, description = problems_for(recipe, lengths)
     policy = CountingPolicy(recipe, lengths.reply_share, counted)
-    roles = {name: CountingPolicy(recipe, lengths.reply_share, counted, name) for name in ("teacher", "initial")}
+    names = ("teacher", "initial", "reference")
+    roles = {name: CountingPolicy(recipe, lengths.reply_share, counted, name) for name in names}
     prompts = Prompts(**asdict(recipe.prompts), seed=recipe.seed)
     actors = Actors(policy, prompts, grade, lambda name: roles[name])
     for update in run_method(recipe.build_method(), actors, problems):

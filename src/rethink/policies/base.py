@@ -8,8 +8,9 @@ from typing import Literal, Protocol
 
 from rethink.types import Group, Prompt, Sample, Sampling
 
-Role = Literal["teacher", "judge", "initial"]
-"""A model that is not trained: the recipe's teacher or judge, or the frozen start weights."""
+Role = Literal["teacher", "judge", "initial", "reference"]
+"""A model that is not trained: the recipe's teacher or judge, the frozen start weights, or the reference, which follows the
+policy with `training.reference_every` and is the start model without it."""
 
 
 class Policy(Protocol):

@@ -38,6 +38,15 @@ class MovingReference:
         """Return whether the reference moves after this update."""
         return self._every > 0 and version % self._every == 0
 
+    @property
+    def model(self) -> LanguageModel:
+        """The reference model: the start model until its first move. Its weights are float32 copies, because averages lose
+        small moves in bfloat16."""
+        if self._model is None:
+            start = self._load()
+            self._model = replace(start, module=copy.deepcopy(start.module).float().requires_grad_(False))
+        return self._model
+
     @torch.no_grad()
     def move(self, trained: Iterable[tuple[str, Tensor]]) -> None:
         """Move to the trained weights, given by name."""
@@ -63,12 +72,8 @@ class MovingReference:
             self._renew()
 
     def _parameters(self) -> dict[str, torch.nn.Parameter]:
-        """Return the parameters by name: float32 copies, because averages lose small moves in bfloat16."""
-        if self._model is None:
-            start = self._load()
-            self._model = replace(start, module=copy.deepcopy(start.module).float().requires_grad_(False))
-        return dict(self._model.module.named_parameters())
+        return dict(self.model.module.named_parameters())
 
     def _renew(self) -> None:
-        assert self._model is not None
-        self.weights = self._model.weights(self._dtype)
+        self.weights = None  # never two at a time
+        self.weights = self.model.weights(self._dtype)

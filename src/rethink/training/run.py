@@ -74,10 +74,16 @@ class Run:
         self.stream = ProblemStream(self.problems, self.recipe.seed, self.recipe.problems_per_batch)
 
     def role(self, name: Role) -> Policy:
-        """Return a policy that is not trained, opened on first use: the start weights, or the recipe's teacher or judge."""
+        """Return a policy that is not trained, opened on first use: the start weights, the reference, or the recipe's
+        teacher or judge."""
+        if name == "reference" and not self.recipe.training.reference_every:
+            return self.role("initial")
         if name not in self.roles:
             policy = _open_role(self.recipe, name)
-            if policy is None:
+            if name == "reference":
+                refuse_moving_role(self.recipe)
+                policy = local_policy(self.recipe, self.trainer.reference.model, self.recipe.sampling)
+            elif policy is None:
                 policy = local_policy(self.recipe, self.trainer.initial, self.recipe.sampling)
             self.roles[name] = policy if self.ranks.size == 1 else DataParallelPolicy(policy, self.ranks)
         return self.roles[name]
@@ -233,6 +239,15 @@ def _connect(recipe: Recipe) -> Ranks:
     if recipe.one_step_off_policy:
         open_sampling_group(ranks, recipe.distributed.timeout_s)
     return ranks
+
+
+def refuse_moving_role(recipe: Recipe) -> None:
+    """Raise UserError if the reference would move while a method uses it."""
+    if recipe.one_step_off_policy:
+        raise UserError(
+            f"the method {recipe.method['name']} asks the reference model, which moves (training.reference_every) while "
+            "the next batch is sampled; set one_step_off_policy = false or training.reference_every = 0"
+        )
 
 
 def check_vllm_model(run: Run) -> None:
