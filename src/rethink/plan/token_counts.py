@@ -111,7 +111,7 @@ def count_batch(recipe: Recipe, lengths: Lengths) -> tuple[BatchCounts, str]:
     counted = BatchCounts()
     problems, description = problems_for(recipe, lengths)
     policy = CountingPolicy(recipe, lengths.reply_share, counted)
-    names = ("teacher", "initial", "reference")
+    names = ("teacher", "judge", "initial", "reference")
     roles = {name: CountingPolicy(recipe, lengths.reply_share, counted, name) for name in names}
     prompts = Prompts(**asdict(recipe.prompts), seed=recipe.seed)
     actors = Actors(policy, prompts, grade, lambda name: roles[name])
