@@ -44,8 +44,8 @@ class Distill:
 
     The student is the policy after the sample's own prompt. The teacher reads the same ids after another prompt, that of
     the sample at the same place in `shown`, and has no gradient. It is the "policy" itself, with the weights of the same
-    optimizer step, or the "reference" model. Both distributions have the sample's temperature. The loss holds a few
-    tokens' logits at a time (`training.chunk_tokens`).
+    optimizer step, or the "reference": the start model, or the moving one of `training.reference_every`. Both distributions
+    have the sample's temperature. The loss holds a few tokens' logits at a time (`training.chunk_tokens`).
 
     >>> from rethink.policies.fake import FakePolicy
     >>> from rethink.prompts import Prompts
