@@ -23,7 +23,10 @@ from rethink.prompts import Prompts
 from rethink.training.metrics import describe_groups
 from rethink.types import Problem, Prompt, Sampling, Verdict
 from support.method_runs import PROBLEMS, Script, SkippingPolicy, graded_sample, make_problem, only_part, run_batch
+from support.runs import OFF_POLICY, Make, assert_resumes, make, problems, records
 from support.samples import copied, gradient_of, make_trainer, reference_log_probs
+
+__all__ = ["make", "problems"]
 
 TEXTS = Prompts("{question} = ?", critique="check", improve="again", seed=5)
 
@@ -225,3 +228,19 @@ def test_a_surrogate_that_cannot_be_shaped() -> None:
     """Guards against a run that fails at its first update."""
     with pytest.raises(ValueError, match='needs surrogate = "clip", not "cispo"'):
         CritiqueGRPO(solve=Objective(surrogate="cispo"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [("method.critic.source=self",), ("method.n_kept=2", OFF_POLICY)])
+def test_a_run_trains_and_resumes(make: Make, settings: tuple[str, ...]) -> None:
+    """Guards against critiques or refinements of newer weights after a resume."""
+    texts = (
+        "prompts.critique=why",
+        "prompts.improve=again",
+        'method.critic.if_right="7"',
+        'method.critic.if_wrong="5"',
+    )
+    log = records(assert_resumes(make, "method.name=critique_grpo", "method.n_solve=3", *texts, *settings))
+    assert [record["n_samples"] for record in log] == [12] * 4
+    assert all(record["method/n_kept"] > 0 for record in log)
+    assert "fix" in log[0]

@@ -22,7 +22,10 @@ from rethink.prompts import Prompts
 from rethink.training.losses.clip import clipped_surrogate
 from rethink.types import Problem, Prompt
 from support.method_runs import PROBLEMS, Script, SkippingPolicy, make_problem, run_batch
+from support.runs import OFF_POLICY, Make, assert_resumes, make, problems, records
 from support.samples import apply, as_sampled, make_trainer, reply_of
+
+__all__ = ["make", "problems"]
 
 TEXTS = Prompts("{question}", seed=5)
 FORCED = Rethinking(share=1.0, cut=0.0, triggers=("wait now",), min_tokens=1)
@@ -210,3 +213,17 @@ def test_a_group_of_one_is_refused() -> None:
     """Guards against a baseline of a single reply."""
     with pytest.raises(ValueError, match="n_solve must be at least 2"):
         VLRethinker(n_solve=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [(), (OFF_POLICY,)], ids=["synchronous", "off-policy"])
+def test_a_run_resumes_with_its_buffer(make: Make, settings: tuple[str, ...]) -> None:
+    """Guards against a buffer or continuations that are not the same after a resume."""
+    rethink = "method.rethink={share = 1.0, cut = 0.0, min_tokens = 1, max_waits = 9, triggers = [' 7']}"
+    texts = ("method.name=vl_rethinker", rethink, "method.replay.updates=2")
+    run = assert_resumes(make, *texts, "method.n_solve=11", "sampling.max_tokens=11", *settings, updates=5)
+    log = records(run)
+    assert sum(record["method/n_rethought"] for record in log) > 0
+    assert log[0]["method/n_replayed"] == 0
+    assert sum(record["method/n_replayed"] for record in log) > 0
+    assert {row["sample"]["version"] for row in run.state["replay"]} <= {2, 3, 4}
