@@ -24,6 +24,7 @@ def gated_surrogate(log_ratio_T: Tensor, advantage_T: Tensor, sapo: SAPO) -> Tok
     """Return -A (4 / tau) sigmoid(tau (rho - 1)). No token is clipped."""
     ratio_T = log_ratio_T.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
     tau_T = torch.where(advantage_T > 0, sapo.tau_pos, sapo.tau_neg)
-    gate_T = 4 / tau_T * torch.sigmoid(tau_T * (ratio_T - 1))
+    # sigmoid(x) as 1 - sigmoid(-x): the derivative s (1 - s) keeps its digits where rho is large and s is close to 1.
+    gate_T = 4 / tau_T * (1 - torch.sigmoid(tau_T * (1 - ratio_T)))
     none_T = torch.zeros_like(advantage_T, dtype=torch.bool)
     return TokenLosses(-advantage_T * gate_T, ratio_T.detach(), none_T, none_T)
