@@ -2,7 +2,7 @@
 2601.20802; OPSD, arXiv 2601.18734; SDFT, arXiv 2601.19897).
 
 `form` "full" compares the distributions of every token (`objectives.Distill`). "sampled" gives each token the advantage
-log pi(token | with hint) - log pi(token | without), whose mean is the negative gradient of the reverse divergence.
+log pi(token | with hint) - log pi(token | without): on average, the gradient is that of the reverse divergence.
 
 Differences: the texts are ours; SDPO shows a random right reply of the group, here it is the first other one; SDPO's
 trust-region teacher and OPSD's bound on single terms of the divergence are left out. docs/methods/self-distillation.md

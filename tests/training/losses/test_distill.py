@@ -42,7 +42,7 @@ def hinted(sample: Sample, *hint: int) -> Sample:
 
 
 def mixed_distillation(module: Any, **changes: Any) -> Distill:
-    """Return the mixed samples: masked, empty, cut, of two temperatures; each has a hint of its own length."""
+    """Return the mixed samples: masked, empty, cut, of two temperatures; each has a hint of another length."""
     samples = tuple(as_sampled(module, s, (0.0, 0.5, -0.5, -1.5)) for s in mixed_samples())
     shown = tuple(hinted(s, *some_ids(k % 4 + 1, "hint", k)) for k, s in enumerate(samples))
     return Distill(samples, shown, **changes)
