@@ -52,8 +52,8 @@ def test_advantage_zero_stays_in_the_denominator() -> None:
     part = PolicyGradient(samples, (1.0, 0.0))
     (row,) = loss_of(part).samples(part)
     assert (row.sample, row.scale) == (samples[0], 1 / 9)
-    for terms in ({"kl_coef": 0.1}, {"entropy_coef": 0.1}):
-        assert [r.sample for r in loss_of(part).samples(replace(part, **terms))] == list(samples)
+    for other in (replace(part, kl_coef=0.1), replace(part, entropy_coef=0.1)):
+        assert [r.sample for r in loss_of(part).samples(other)] == list(samples)
 
 
 def test_old_log_probs_by_hand() -> None:
