@@ -31,10 +31,10 @@ MOVING: dict[str, Any] = {
     **{"lr": 1e-3, "weight_decay": 0.1, "max_grad_norm": 0.5, "warmup_updates": 1, "schedule": "linear"}
 }
 
-LORA_UPDATES = ("kl to the initial model", "all together", "one reply", "distill")
+LORA_UPDATES = ("kl to the initial model", "entropy and kl in the advantage", "all together", "one reply", "distill")
 UPDATES = (
     *("clip", "kl to the initial model", "means of sequences", "imitate", "prefer", "shaped", "all together"),
-    *("one reply", "distill", "distill from the reference", "recomputed"),
+    *("one reply", "distill", "distill from the reference", "recomputed", "entropy and kl in the advantage"),
 )
 
 
@@ -95,6 +95,7 @@ def make_parts(module: Any) -> dict[str, tuple[Part, ...]]:
     return {
         "clip": (mixed,),
         "kl to the initial model": (replace(mixed, kl_coef=0.3),),
+        "entropy and kl in the advantage": (replace(mixed, kl_coef=0.3, kl_estimator="k1", entropy_coef=0.2),),
         "means of sequences": (replace(mixed, loss_aggregation="sequence"),),
         "imitate": (imitate,),
         "prefer": (prefer,),
@@ -137,8 +138,17 @@ def apply_updates(job: Job, make: MakeTrainer, written: Path, read: Path) -> Fou
         metrics = trainer.apply(Update("test", parts[name], n_steps=2, on_policy=False))
         found["steps"].append({"metrics": metrics, "weights": weights(trainer)})
     found["bytes"] = _allocated_bytes(trainer)
+    found["reference"] = moved_reference(make, parts["kl to the initial model"])
     found["after reading"] = step_after_reading(job, make, read)
     return found
+
+
+def moved_reference(make: MakeTrainer, parts: tuple[Part, ...]) -> dict[str, Tensor]:
+    """Return the weights of a reference that has moved half of the way to the trained weights, twice."""
+    trainer = make(**MOVING, reference_every=1, reference_mixup=0.5)
+    for _ in range(2):
+        trainer.apply(Update("test", parts, on_policy=False))
+    return {name: p.detach().clone() for name, p in trainer.reference.model.module.named_parameters()}
 
 
 def step_after_reading(job: Job, make: MakeTrainer, checkpoint: Path) -> dict[str, Tensor]:

@@ -116,6 +116,13 @@ def test_optimizer_steps_equal_those_of_one_process(job: str, results: Results) 
     assert {name for name, w in start.items() if not torch.equal(end[name], w)} == results[job][1]["trained"]
 
 
+@pytest.mark.parametrize("job", JOBS)
+def test_the_moving_reference_equals_that_of_one_process(job: str, results: Results) -> None:
+    """Guards against a reference that averages a rank's shard, or the base without its adapter."""
+    got, want = (found["reference"] for found in results[job])
+    assert max_gap(without_key_biases(got), without_key_biases(want)) <= WEIGHTS
+
+
 def without_key_biases(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Drop biases of keys: softmax ignores them, their gradient is rounding, and Adam scales it up to a full step."""
     return {name: w for name, w in weights.items() if "k_proj.bias" not in name and "c_attn.bias" not in name}
