@@ -28,9 +28,9 @@ def test_settings_reach_the_part() -> None:
 def test_samples_that_were_not_graded_are_left_out() -> None:
     """Guards against a failed verifier that counts as reward 0: of right, wrong and not graded, the mean is 1/2."""
     group = graded_group(R, W, NOT_GRADED)
-    assert Objective().with_advantages(group) == [(group[0], 0.5), (group[1], -0.5)]
+    assert Objective().pairs([group]) == [(group[0], 0.5), (group[1], -0.5)]
     for too_small in ((R, NOT_GRADED), (R,), ()):
-        assert Objective("standardize").with_advantages(graded_group(*too_small)) == []
+        assert Objective("standardize").pairs([graded_group(*too_small)]) == []
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_samples_that_were_not_graded_are_left_out() -> None:
 def test_truncated_replies(truncated: Literal["keep", "mask", "wrong"], expected: list[float | None]) -> None:
     """Guards against masked replies that leave the baseline, and settings that do nothing."""
     group = (*graded_group(R, W), graded_sample(2, R, "length"), graded_sample(3, W, "length"))
-    found = {sample.index: a for sample, a in Objective(truncated=truncated).with_advantages(group)}
+    found = {sample.index: a for sample, a in Objective(truncated=truncated).pairs([group])}
     assert [found.get(index) for index in range(4)] == expected
 
 
@@ -55,7 +55,7 @@ def test_rewards_count_and_not_verdicts() -> None:
     """Guards against advantages from verdicts if rewards differ from them, or are missing."""
     rewards = [1.0, 0.5, 0.0, None]
     group = tuple(replace(s, reward=r) for s, r in zip(graded_group(R, R, R, R), rewards, strict=True))
-    assert [(s.index, a) for s, a in Objective().with_advantages(group)] == [(0, 0.5), (1, 0.0), (2, -0.5)]
+    assert [(s.index, a) for s, a in Objective().pairs([group])] == [(0, 0.5), (1, 0.0), (2, -0.5)]
 
 
 def test_the_overlong_penalty_changes_rewards() -> None:
@@ -63,7 +63,7 @@ def test_the_overlong_penalty_changes_rewards() -> None:
     long = [replace(sample, sampling=Sampling(max_tokens=4)) for sample in graded_group(R, W)]
     short = replace(long[0], index=2, ids=(5, 1))
     # Rewards 1 - 1/2, 0 - 1/2, 1: mean 1/3.
-    found = {s.index: a for s, a in Objective(overlong_buffer=2).with_advantages((*long, short))}
+    found = {s.index: a for s, a in Objective(overlong_buffer=2).pairs([(*long, short)])}
     assert found == pytest.approx({0: 1 / 6, 1: -5 / 6, 2: 2 / 3})
 
 
@@ -77,8 +77,8 @@ def test_zero_std_groups_are_kept_or_dropped() -> None:
     assert dropped.groups == tuple(groups)
     # Rewards decide, not verdicts: with truncated="wrong" all rewards here are 0.
     cut = (graded_sample(0, W), graded_sample(1, R, "length"), graded_sample(2, W))
-    assert Objective(zero_std_groups="drop", truncated="wrong").with_advantages(cut) == []
-    assert len(Objective(zero_std_groups="drop").with_advantages(cut)) == 3
+    assert Objective(zero_std_groups="drop", truncated="wrong").pairs([cut]) == []
+    assert len(Objective(zero_std_groups="drop").pairs([cut])) == 3
 
 
 def test_advantages_of_the_whole_update() -> None:
@@ -92,8 +92,6 @@ def test_advantages_of_the_whole_update() -> None:
     assert [s for s, _ in Objective("reinforce_pp_baseline").pairs(groups)] == list(groups[0])
     dropped = Objective("reinforce_pp", zero_std_groups="drop")
     assert [s for s, _ in dropped.pairs([*groups, graded_group(R, R, seed=5)])] == list(groups[0])
-    with pytest.raises(UserError, match="compares all replies of an update"):
-        dropped.with_advantages(groups[0])
 
 
 def test_pass_at_k_needs_k_and_larger_groups() -> None:

@@ -40,6 +40,14 @@ def test_a_kl_term_keeps_the_start_model() -> None:
     assert kl.peak - plain.peak > 4 * N_QWEN
 
 
+def test_a_moving_reference_is_a_separate_model() -> None:
+    """Guards against a plan in which it is the base under the adapters, which takes no memory."""
+    adapted = ("lora.rank=16", "method.solve.kl_coef=0.1")
+    fixed, moving = estimate(*adapted), estimate(*adapted, "training.reference_every=2")
+    assert (fixed.settings.frozen.moves, moving.settings.frozen.moves) == (False, True)
+    assert moving.peak - fixed.peak > 3.9 * N_QWEN
+
+
 def test_adapters_on_several_gpus() -> None:
     """Guards against a plan for full fine-tuning: adapters need almost none of the optimizer's 8 bytes per parameter."""
     full, adapted = (estimate(f"lora.rank={rank}", n_gpus=2) for rank in (0, 16))

@@ -226,7 +226,7 @@ def test_a_format_bonus_gives_wrong_replies_no_advantage() -> None:
     """Guards against a bonus that counts like a right reply after normalization (allenai/open-instruct#659)."""
     for term, advantages in ((FORMATTED, [0.0] * 3), (ALWAYS, [1.1547, -0.5774, -0.5774])):
         group = graded(grader_for(term), "1 [x]", "2 x", "3 x")
-        found = [w for _, w in Objective("standardize").with_advantages(group)]
+        found = [w for _, w in Objective("standardize").pairs([group])]
         assert found == pytest.approx(advantages, abs=1e-3)
 
 

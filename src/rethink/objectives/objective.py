@@ -11,7 +11,7 @@ from annotated_types import Gt
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from rethink.errors import UserError
-from rethink.objectives.advantages import OF_BATCH, advantages, check_group_size, overlong_penalty, smallest_group
+from rethink.objectives.advantages import advantages, check_group_size, overlong_penalty, smallest_group
 from rethink.objectives.parts import Advantage, PolicyGradient
 from rethink.objectives.surrogates import CISPO, GMPO, SAPO, AdvantageAwareShaping, Clip, Surrogate
 from rethink.objectives.update import Update
@@ -127,15 +127,6 @@ class Objective:
                 if self.truncated != "mask" or sample.stop != "length":
                     pairs.append((sample, advantage))
         return pairs
-
-    def with_advantages(self, group: Group) -> list[tuple[Sample, float]]:
-        """Return `pairs` of one group, if its advantages do not depend on other groups."""
-        if self.advantage in OF_BATCH:
-            raise UserError(
-                f'advantage = "{self.advantage}" compares all replies of an update, but this method has one group: '
-                "choose another advantage, or use Objective.pairs in the method"
-            )
-        return self.pairs([group])
 
     def useful(self, group: Group) -> bool:
         """Return whether the group has enough rewards for a baseline, and is not dropped for equal rewards."""
