@@ -96,7 +96,7 @@ UNKNOWN = {
     "actor_rollout_ref.rollout.n=8": "unknown key actor_rollout_ref.rollout.n; verl's setting is method.n_solve here",
     "+algorithm.kl_ctrl.kl_coef=0.1": "algorithm.kl_ctrl.kl_coef; verl's setting is method.solve.kl_coef here",
     "init_kl_coef=0.1": "unknown key init_kl_coef; OpenRLHF's setting is method.solve.kl_coef here",
-    "sync_ref_model=true": "TRL's setting has no counterpart here: the KL term compares with the start weights",
+    "disable_dropout=true": "TRL's setting has no counterpart here: dropout is always off",
 }
 
 

@@ -1,4 +1,4 @@
-"""The order in which a run uses its training problems: pass after pass, each with a seed and an order of its own."""
+"""The order in which a run uses its training problems: pass after pass, each with another seed and order."""
 
 from __future__ import annotations
 
