@@ -24,8 +24,9 @@ WORDS = {"f": "fine", "b": "bad", "u": "unclear"}
 
 def place_of(prompt: Prompt, index: int) -> int:
     """The place of the first answer of a conversation in its group."""
-    while prompt.draft is not None:
-        prompt, index = prompt.draft.prompt, prompt.draft.index
+    draft = prompt.draft
+    while draft is not None:
+        index, draft = draft.index, draft.prompt.draft
     return index
 
 
@@ -109,7 +110,8 @@ def test_fix_and_damage_are_relative_to_the_answer_before_the_check() -> None:
     """Guards against a log without fix and damage, because a check, which has no verdict, stands between."""
     update, _ = run("rbw", "rbr", "wbr", "wbr", "wbw", "rf")
     numbers = describe_groups(update.groups)
-    assert (numbers["fix"], numbers["damage"]) == (pytest.approx(2 / 3), 0.5)
+    assert numbers["fix"] == pytest.approx(2 / 3)
+    assert numbers["damage"] == 0.5
     assert numbers["accuracy"] == pytest.approx(6 / 11)  # three of six answers, three of five revisions
     assert numbers["n_not_graded"] == 0
     # Rewards without the bonus: three right answers, four checks that agree, three right revisions.

@@ -84,7 +84,7 @@ def test_each_second_try_follows_its_first() -> None:
 
 def test_the_first_stage_holds_first_tries_only() -> None:
     """Guards against the strong KL term on second tries, in the second stage, or lost with groups of equal returns."""
-    settings = {
+    settings: dict[str, Any] = {
         "hold": 0.7,
         "discount": 0.0,
         "solve": Objective(kl_coef=0.02, zero_std_groups="drop"),

@@ -100,7 +100,7 @@ def test_the_share_of_problems_that_are_checked(share: float, n: int) -> None:
 
 def test_the_checked_answer_is_drawn_uniformly() -> None:
     """Guards against a preference for the first answers, and a choice that a resumed run changes."""
-    drawn = Counter()
+    drawn: Counter[int] = Counter()
     for seed in range(300):
         group = FakePolicy(script).sample(Prompts("{question}", seed=seed).ask(PROBLEMS[:1]), 4)[0]
         asks = [TEXTS.follow_up(answer, "critique", "check") for answer in group[:3]]
