@@ -16,7 +16,17 @@ from rethink.distributed import connect, shutdown
 from rethink.models import lora
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
-from rethink.objectives import AdvantageAwareShaping, Distill, Divergence, Imitate, Part, PolicyGradient, Prefer, Update
+from rethink.objectives import (
+    AdvantageAwareShaping,
+    Clip,
+    Distill,
+    Divergence,
+    Imitate,
+    Part,
+    PolicyGradient,
+    Prefer,
+    Update,
+)
 from rethink.settings import Lora, Training
 from rethink.training.fsdp.shard_model import build
 from rethink.training.trainer import Trainer
@@ -83,6 +93,8 @@ class Job:
 def make_parts(module: Any) -> dict[str, tuple[Part, ...]]:
     """Return every kind of part, alone and together."""
     mixed = mixed_part(module)
+    # With a wide clip: otherwise rounding of the KL decides on which side a token is clipped.
+    terms = replace(mixed, surrogate=Clip(0.9, 9.0), kl_coef=0.3, kl_estimator="k1", entropy_coef=0.2)
     pairs = [
         (as_sampled(module, reply_of(5, group=g, prompt_ids=(2, k, 3))), reply_of(3, group=g, prompt_ids=(2, k, 3)))
         for k, g in enumerate("cdefg", 31)
@@ -95,7 +107,7 @@ def make_parts(module: Any) -> dict[str, tuple[Part, ...]]:
     return {
         "clip": (mixed,),
         "kl to the initial model": (replace(mixed, kl_coef=0.3),),
-        "entropy and kl in the advantage": (replace(mixed, kl_coef=0.3, kl_estimator="k1", entropy_coef=0.2),),
+        "entropy and kl in the advantage": (terms,),
         "means of sequences": (replace(mixed, loss_aggregation="sequence"),),
         "imitate": (imitate,),
         "prefer": (prefer,),

@@ -84,8 +84,10 @@ class Trainer:
         self.version += 1
         if self.reference.is_due(self.version):
             self.reference.move(self.engine.named_weights())
-            with self._lock:
-                self._initial = None  # no part compares with it any more
+            with self._lock:  # no part compares with the start model any more
+                if self._initial is not None:
+                    self._initial = None
+                    del self._initial_weights
         return statistics.metrics()
 
     def log_probs(self, samples: Sequence[Sample]) -> list[Tensor]:
