@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
 from rethink.types import Demonstration, Problem, Sampling
 from support.method_runs import PROBLEMS, make_problem
+from support.runs import Make, assert_resumes, records
 from support.samples import copied, gradient_of, make_trainer
 
 TEXTS = Prompts("{question}", "find your mistake", seed=5)
@@ -112,3 +115,28 @@ def test_shared_tokens_cancel_out(qwen: LanguageModel) -> None:
     for name, gradient in found[0].items():
         torch.testing.assert_close(gradient, found[1][name], rtol=1e-3, atol=1e-6)
         assert gradient.isfinite().all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("draft", ["", "draft"])
+def test_a_run_on_pairs_resumes(make: Make, tmp_path: Path, draft: str) -> None:
+    """Guards against columns that do not reach the loss, and start weights that a resumed run loses."""
+    rows = [
+        {
+            "key": f"p{n}",
+            "question": f"{n} 7 5 -> 26",
+            "answer": "26",
+            "draft": f"{n}",
+            "yes": f"{n} + 7",
+            "no": f"{n} - 5",
+        }
+        for n in range(7)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = [f"problems.source={tmp_path / 'rows.jsonl'}", "problems.chosen=yes", "problems.rejected=no"]
+    given = ["method.name=supercorrect", "method.stage=corrections", *columns, f"problems.draft={draft}"]
+    logged = records(assert_resumes(make, *given))
+    assert [record["phase"] for record in logged] == ["corrections"] * 4
+    assert [record["preference/n_pairs"] for record in logged] == [2] * 4
+    assert logged[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert logged[3]["preference/margin"] > 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from rethink.prompts import Prompts
 from rethink.seeds import rng
 from rethink.types import Demonstration, Problem, Prompt, RewardTerm, Sample
 from support.method_runs import PROBLEMS, Script, SkippingPolicy, make_problem, only_part, run_batch
+from support.runs import Make, assert_resumes, records
 from support.samples import factors
 
 TEXTS = Prompts("{question}", seed=5)
@@ -186,3 +189,20 @@ def test_the_mode_that_is_right_is_reinforced(thinking: float, skipping: float, 
         total += advantage if "because" in sample.text else -advantage
     # 808 advantages of size 1, which agree with the mode in about 90% of cases.
     assert sign * total > 400
+
+
+@pytest.mark.slow
+def test_a_run_resumes_after_its_cold_start(make: Make, tmp_path: Path) -> None:
+    """Guards against a resumed run that begins with another cold start, and replies that do not reach the loss."""
+    rows = [
+        {"key": f"p{n}", "question": f"{n} 7 5 -> 26", "answer": "26", "reply": f"again {n} -> ? 7"} for n in range(7)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    form = ['method.form.thought=["again ", " -> ? "]', 'method.form.answer=["", ""]', 'method.form.empty=" "']
+    given = ["method.name=ton", "method.n_solve=3", "method.n_cold=2", "method.solve.kl_coef=0", *form]
+    run = assert_resumes(make, *given, f"problems.source={tmp_path / 'rows.jsonl'}", "problems.reply=reply")
+    logged = records(run)
+    assert [record["phase"] for record in logged] == ["cold_start", "cold_start", "solve", "solve"]
+    assert all("method/skipped_frac" in record for record in logged)
+    assert {"method/tokens_saved", "reward/form"} <= logged[2].keys()
+    assert run.state == {"n_batches": 4}
