@@ -30,10 +30,10 @@ class Imitation:
         yield Update("imitate", (Imitate(samples, (1.0,) * len(samples)),), self.n_steps)
 
 
-def require_demonstrations(problems: Sequence[Problem]) -> None:
-    """Raise UserError for a problem without a reply to imitate."""
+def require_demonstrations(problems: Sequence[Problem], or_pairs: bool = False) -> None:
+    """Raise UserError for a problem without a reply to imitate, or, with `or_pairs`, without a pair of replies either."""
     for problem in problems:
-        if problem.demonstrate is None:
+        if problem.demonstrate is None and not (or_pairs and problem.preference is not None):
             raise UserError(
                 f"problem {problem.id} has no demonstration to imitate; name the column that holds replies (problems.reply)"
             )

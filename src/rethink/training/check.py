@@ -48,7 +48,7 @@ def check_run(recipe: Recipe, *, hub: bool = True) -> Inputs:
     check_needs(parse_all(recipe.evaluation.strategy), held_out, judge=False)
     inputs = Inputs(method, problems, held_out, build_grader(recipe.rewards, problems), info is not None)
     if not needs_of(recipe.method["name"]).samples:
-        require_demonstrations(problems)
+        require_demonstrations(problems, or_pairs=True)
     if info is not None:
         check_lengths(recipe, info)
         if recipe.lora.rank and recipe.lora.targets != "all-linear":
