@@ -19,8 +19,6 @@ from rethink.seeds import rng
 from rethink.types import Message, Sample
 from support.method_runs import graded_sample
 
-POLICY = FakePolicy(lambda prompt, index, version: "")
-
 
 def actors(state: dict[str, Any], version: int, seed: int = 5) -> Actors:
     policy = FakePolicy(lambda prompt, index, version: "")

@@ -116,7 +116,8 @@ def useful_for(n: int, right: int = 4) -> Script:
 def test_replay_fills_the_batch() -> None:
     """Guards against a batch that is larger or smaller than what was sampled. 64 groups, 20 useful: 160 samples."""
     problems = [make_problem(n) for n in range(64)]
-    method, state = VLRethinker(rethink=NO_FORCING), {}
+    method = VLRethinker(rethink=NO_FORCING)
+    state: dict[str, Any] = {}
     first = run(method, useful_for(20), problems, state)
     assert len(parts_of(first)[0].samples) == 160
     assert (first.on_policy, first.metrics["n_replayed"], first.metrics["useful_frac"]) == (True, 0, 160 / 512)
@@ -138,7 +139,8 @@ def test_replay_fills_the_batch() -> None:
 
 def test_replayed_samples_are_what_they_were() -> None:
     """Guards against advantages and log-probs that are computed again, and a trigger that is trained on replay."""
-    method, state = VLRethinker(n_solve=4, rethink=FORCED), {}
+    method = VLRethinker(n_solve=4, rethink=FORCED)
+    state: dict[str, Any] = {}
     before = parts_of(run(method, problems=PROBLEMS, state=state))[0]
     wanted = dict(
         zip([s.key for s in before.samples], zip(before.samples, before.advantages, strict=True), strict=True)
@@ -156,7 +158,8 @@ def test_replayed_samples_are_what_they_were() -> None:
 
 def test_a_resumed_run_trains_the_same_batch() -> None:
     """Guards against a buffer that is not plain data, and an order that depends on the process."""
-    method, state = VLRethinker(n_solve=4, rethink=FORCED), {}
+    method = VLRethinker(n_solve=4, rethink=FORCED)
+    state: dict[str, Any] = {}
     run(method, state=state)
     saved = json.loads(json.dumps(state))
     one, other = (run(method, useful_for(3, right=1), state=s, version=1) for s in (state, saved))
@@ -168,7 +171,8 @@ def test_a_resumed_run_trains_the_same_batch() -> None:
 
 def test_optimizer_steps_mix_old_and_new_samples() -> None:
     """Guards against last steps on replayed samples only: steps split groups in order."""
-    method, state = VLRethinker(n_solve=4, rethink=NO_FORCING), {}
+    method = VLRethinker(n_solve=4, rethink=NO_FORCING)
+    state: dict[str, Any] = {}
     problems = [make_problem(n) for n in range(20)]
     run(method, useful_for(20, right=2), problems, state)
     gradient, _ = parts_of(run(method, useful_for(10, right=1), problems, state, version=1))
