@@ -76,8 +76,8 @@ class Demonstration:
     """A reply to imitate, to the prompt of one phase.
 
     `shown` holds the earlier replies in that prompt: a draft (refine), a failed try (reflect), a failed try and a
-    reflection (retry), or candidates (merge). `turns` holds the messages after the solve prompt, for a phase that has no
-    prompt text of its own.
+    reflection (retry), or candidates (merge). `turns` holds the messages after the solve prompt, for a phase that
+    `prompts` has no text for.
     """
 
     reply: str

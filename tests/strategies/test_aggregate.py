@@ -1,4 +1,4 @@
-"""A population of answers, written anew from random subsets of itself."""
+"""A population of answers, each written from a random subset of the one before."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from rethink.methods.erl import ERL
 from rethink.methods.grpo import GRPO
 from rethink.methods.gsr import GSR
 from rethink.methods.imitate import Imitation
+from rethink.methods.learn_to_merge import LearnToMerge
 from rethink.methods.pag import PAG
 from rethink.methods.reflect_retry_reward import ReflectRetryReward
 from rethink.methods.rltf import RLTF
@@ -47,6 +48,7 @@ METHODS: dict[str, type[Any]] = {
     "self_distillation": SelfDistillation,
     "vl_rethinker": VLRethinker,
     "critique_grpo": CritiqueGRPO,
+    "learn_to_merge": LearnToMerge,
 }
 
 

@@ -1,4 +1,4 @@
-"""Recursive Self-Aggregation (RSA, arXiv 2509.26626): a population of answers, each round written anew from random subsets
+"""Recursive Self-Aggregation (RSA, arXiv 2509.26626): a population of answers, each round written from random subsets
 of the one before.
 
 `rsa:N,K,T` has T populations of N answers: the first is sampled from the question alone, and each answer of a later one is
