@@ -6,8 +6,9 @@ import pytest
 
 from rethink.plan.estimate import memory_settings
 from rethink.plan.memory import FrozenModels
-from rethink.plan.token_counts import Lengths, count_batch
+from rethink.plan.token_counts import BatchCounts, CountingPolicy, Lengths, count_batch
 from rethink.recipe import load_recipe
+from support.samples import make_prompt
 
 
 def test_tokens_of_think_twice() -> None:
@@ -30,6 +31,8 @@ def test_tokens_of_think_twice() -> None:
         ("demo-gsr", []),
         ("demo-grpo method.name=self_distillation method.solve.n_steps=1", ["solve"]),
         ("warm-start", []),
+        ("demo-grpo method.name=vl_rethinker", ["solve", "extend"]),
+        ("demo-learn-to-merge method.rounds=2", ["solve", "merge", "merge"]),
     ],
 )
 def test_every_method_is_counted(recipe: str, phases: list[str]) -> None:
@@ -38,6 +41,20 @@ def test_every_method_is_counted(recipe: str, phases: list[str]) -> None:
     counted, _ = count_batch(load_recipe(name, ["problems_per_batch=4", *more]), Lengths())
     assert [r.phase for r in counted.requests if r.role == "policy"] == phases
     assert sum(len(part.samples) for u in counted.updates for part in u.parts) > 0
+
+
+def test_only_new_tokens_of_continued_replies_are_counted() -> None:
+    """By hand: of 40 tokens, replies have half, the end token included; 19 of them and a word are shown, so there is room
+    for 20 more. A continuation has 20 tokens, too. Guards against counting the reply again, as sampled or as room."""
+    recipe = load_recipe("demo-grpo", ["sampling.max_tokens=40", "problems_per_batch=1"])
+    counted = BatchCounts()
+    policy = CountingPolicy(recipe, 0.5, counted)
+    (group,) = policy.sample([make_prompt()], 3)
+    policy.extend(group, [" wait"] * 3)
+    solve, extend = counted.requests
+    assert (solve.n_sampled, extend.n_sampled) == (3 * 20, 3 * 20)
+    assert extend.prompts == tuple(length + 19 + 1 for length in solve.prompts * 3)
+    assert (extend.phase, extend.n, extend.sampling.max_tokens, extend.role) == ("extend", 1, 20, "policy")
 
 
 def test_a_teacher_is_counted_separately() -> None:

@@ -9,6 +9,7 @@ from rethink.errors import UserError
 from rethink.methods.actors import Actors
 from rethink.methods.run_method import run_method
 from rethink.objectives import Update
+from rethink.policies.edits import n_sampled
 from rethink.policies.fake import FakePolicy
 from rethink.problems.rewards import grade
 from rethink.problems.source import load_problems, needs_hub
@@ -90,6 +91,24 @@ class CountingPolicy(FakePolicy):
         if lengths:
             request = SampleRequest(prompts[0].phase, tuple(lengths), n, sampling, n_sampled, self.role)
             self.counted.requests.append(request)
+
+    def extend(
+        self, samples: Sequence[Sample], texts: Sequence[str], sampling: Sampling | None = None
+    ) -> list[Sample | None]:
+        found = super().extend(samples, texts, sampling)
+        how = sampling or self.sampling
+        lengths: list[int] = []
+        n_new = most = 0
+        for before, after in zip(samples, found, strict=True):
+            if after is not None:
+                n = n_sampled(after) - n_sampled(before) + (after.stop == "stop")
+                lengths.append(len(after.prompt_ids) + len(after.ids) - n)
+                most = max(most, after.sampling.max_tokens - len(after.ids) + n)
+                n_new += n
+        if lengths:
+            room = replace(how, max_tokens=most)
+            self.counted.requests.append(SampleRequest("extend", tuple(lengths), 1, room, n_new, self.role))
+        return found
 
     def _truncate_prompt(self, sample: Sample) -> Sample:
         return replace(sample, prompt_ids=sample.prompt_ids[: self.max_prompt_tokens])
