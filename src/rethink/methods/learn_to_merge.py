@@ -6,7 +6,7 @@ with the ordinary ones. Candidates come from the current weights (ParaGator), no
 several `rounds`, merged answers are the candidates of the next round, as these papers do at test time (PaCoRe, RSA).
 
 Choices that are ours: candidates are drawn at random without replacement; both kinds of answers are one update, each with
-its own denominator; whether a set is easy is told by its verdicts, not by a vote. No critic as in PaCoRe, no data filter.
+its own denominator; verdicts say whether a set is easy, not a vote. No critic as in PaCoRe, no data filter.
 """
 
 from __future__ import annotations
