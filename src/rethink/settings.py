@@ -191,7 +191,7 @@ class ProblemSource:
 
     Where they come from:
 
-    - `source`: a suite (math500, gsm8k, ...), a generator ("countdown", "gym:TASK"), a file or folder
+    - `source`: a suite (math500, gsm8k, ...), a generator ("countdown", "signs", "gym:TASK"), a file or folder
       (docs/problems.md), or "hub:NAME"; separate several with commas.
     - `data`: a folder that holds suites (NAME/SPLIT.parquet, NAME.parquet, or .jsonl and so on), used instead of the hub.
     - `split`: the split; "" is "train" for training and "test" for evaluation.
@@ -235,9 +235,10 @@ class ProblemSource:
     - `size`: the number of problems that a gym task makes.
     - `gym`: settings of the gym task.
     - `partial_scores`: use the gym task's scores as rewards; only a score of 1.0 is right.
-    - `numbers`: the number of numbers in a countdown problem.
+    - `numbers`: the number of numbers in a countdown problem, or in a line of a signs problem.
     - `largest`: the largest number in a countdown problem.
-    - `replies`: demonstrations for countdown; see `Replies`.
+    - `lines`: the number of lines in a signs problem.
+    - `replies`: demonstrations for countdown and signs; see `Replies`.
 
     >>> import rethink
     >>> rethink.ProblemSource("problems.jsonl", question="prompt", answer="solution", verifier="boxed").answer
@@ -276,6 +277,7 @@ class ProblemSource:
     partial_scores: bool = False
     numbers: PositiveInt = 3
     largest: PositiveInt = 12
+    lines: PositiveInt = 3
     replies: Replies = Replies()
 
 

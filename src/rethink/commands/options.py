@@ -18,7 +18,7 @@ On = Annotated[
     list[str] | None,
     typer.Option(
         metavar="SUITE...",
-        help="Benchmarks (gsm8k, math500, math5, ...), generators (countdown, gym:TASK), files or folders of problems, or "
+        help="Benchmarks (gsm8k, math500, math5, ...), generators (countdown, signs, gym:TASK), files or folders of problems, or "
         "hub:NAME.",
     ),
 ]

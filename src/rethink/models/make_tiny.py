@@ -1,4 +1,7 @@
-"""The tiny model's tokenizer and configuration: `python -m rethink.models.make_tiny FOLDER` writes both, without weights.
+"""The tiny models' tokenizers and configurations.
+
+`python -m rethink.models.make_tiny FOLDER` writes those of "tiny", without weights. With `--grow`, it writes "tiny" with
+more words (`MORE_WORDS`), whose embeddings are random: the start of "tiny-signs".
 
 Words are tokens: one for each number from 0 to 100, the signs of countdown, and the marks of the chat template.
 """
@@ -6,12 +9,16 @@ Words are tokens: one for each number from 0 to 100, the signs of countdown, and
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from rethink.models.bundled import TINY_MODEL
 
 LARGEST = 100
 """The largest number that countdown asks for."""
@@ -24,9 +31,13 @@ TEMPLATE = (
 )
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+MORE_WORDS = ["check", "right", "wrong", "<think>", "</think>"]
+"""What tiny-signs also reads and writes. Ids of the other words are the same as in "tiny"."""
+
+
+def tokenizer(more_words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     """Return the word-level tokenizer with its chat template."""
-    words = [*MARKS, *WORDS, *map(str, range(LARGEST + 1))]
+    words = [*MARKS, *WORDS, *map(str, range(LARGEST + 1)), *more_words]
     core = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
     core.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(
@@ -56,6 +67,17 @@ def config(n_tokens: int) -> Qwen3Config:
     )
 
 
+def grow(folder: str) -> None:
+    """Write "tiny" with more words and twice its positions."""
+    words = tokenizer(MORE_WORDS)
+    words.save_pretrained(folder)
+    torch.manual_seed(0)
+    model = Qwen3ForCausalLM.from_pretrained(TINY_MODEL)
+    model.resize_token_embeddings(len(words), mean_resizing=False)
+    model.config.max_position_embeddings = 256
+    model.save_pretrained(folder)
+
+
 def main(folder: str) -> None:
     words = tokenizer()
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -65,4 +87,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    grow(sys.argv[1]) if "--grow" in sys.argv[2:] else main(sys.argv[1])

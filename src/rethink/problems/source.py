@@ -10,7 +10,7 @@ from typing import Literal
 
 from rethink.errors import UserError
 from rethink.grading.user_function import UserFunction, find_function
-from rethink.problems import bfcl, calls, choice, countdown, equation, gym, mathematics
+from rethink.problems import bfcl, calls, choice, countdown, equation, gym, mathematics, signs
 from rethink.problems.answer_format import AnswerFormat, read_problem, read_question_and_answer
 from rethink.problems.conversation import reply_text
 from rethink.problems.files import is_data_name, object_rows, read_rows
@@ -29,8 +29,9 @@ ANSWER_FORMATS: dict[str, AnswerFormat] = {
     "bfcl": bfcl.FORMAT,
     "equation": equation.FORMAT,
     "countdown": countdown.FORMAT,
+    "signs": signs.FORMAT,
 }
-GENERATORS = ("countdown", "gym:TASK")
+GENERATORS = ("countdown", "signs", "gym:TASK")
 LOCAL_ENDINGS = ("parquet", "jsonl", "jsonl.gz", "json", "json.gz", "csv", "csv.gz")
 ROWS = "rows"
 """The name of a source that is given as rows in memory."""
@@ -197,6 +198,8 @@ def _generate(name: str, source: ProblemSource, purpose: str) -> list[Problem] |
     try:
         if name == "countdown":
             return countdown.problems(split, source.numbers, source.largest, source.replies)
+        if name == "signs":
+            return signs.problems(split, source.lines, source.numbers, source.largest, source.replies)
         return gym.problems(name.removeprefix("gym:"), split, source.size, source.gym, lenient, source.partial_scores)
     except ValueError as err:
         raise UserError(str(err)) from err

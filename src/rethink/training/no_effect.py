@@ -132,7 +132,7 @@ def problem_settings_without_effect(section: str, source: ProblemSource, default
     if not isinstance(source.source, str) or source.source == "":
         return
     kinds = {_kind(name) for name in expand_sources(source.source)}
-    generated = kinds <= {"countdown", "gym"}
+    generated = kinds <= {"countdown", "signs", "gym"}
     rules: list[tuple[bool, tuple[str, ...], str]] = [
         (generated, COLUMNS + REPLIES, f"{source.source} makes its problems; set {section}.source to your file"),
         (generated or kinds == {"file"}, ("subsets",), f"{source.source} has no subsets"),
@@ -142,7 +142,9 @@ def problem_settings_without_effect(section: str, source: ProblemSource, default
             ("split",),
             f"{source.source} is one file and has no splits; {section}.held_out makes some",
         ),
-        ("countdown" not in kinds, ("numbers", "largest", "replies"), "only countdown uses it"),
+        (not kinds & {"countdown", "signs"}, ("numbers", "largest"), "only countdown and signs use it"),
+        ("signs" not in kinds, ("lines",), "only signs uses it"),
+        (not kinds & {"countdown", "signs"}, ("replies",), "only countdown and signs use it"),
         ("gym" not in kinds, ("gym", "size", "partial_scores"), "only gym tasks use it"),
         (
             ":" not in source.verifier,
@@ -156,8 +158,8 @@ def problem_settings_without_effect(section: str, source: ProblemSource, default
 
 
 def _kind(name: str) -> str:
-    if name == "countdown":
-        return "countdown"
+    if name in ("countdown", "signs"):
+        return name
     if name.startswith("gym:"):
         return "gym"
     if find_suite(name) is not None:
