@@ -214,7 +214,7 @@ def _write(line: Line, teacher: Replies, draw: random.Random) -> str:
 
 
 def _improve(drafts: Sequence[Sequence[str]], asked: Sequence[Line], teacher: Replies, draw: random.Random) -> str:
-    """Return a reply that follows drafts. A careful line keeps what is right or is written anew, others repeat a draft."""
+    """Return a reply that follows drafts. A careful line keeps what is right or is written again, others repeat a draft."""
     lines = []
     for n, line in enumerate(asked):
         given, result = line
