@@ -48,6 +48,7 @@ def run(
     """The update of one batch with these replies to one problem, separated by commas or spaces."""
     texts = replies.split(",") if "," in replies else replies.split()
     policy = FakePolicy(lambda prompt, index, version: texts[index], log_prob=more.pop("log_prob", None))
+    more.setdefault("role", {"initial": policy}.__getitem__)
     (update,) = run_batch(replace(method, n_solve=len(texts)), policy, more.pop("prompts", TEXTS), [problem], **more)
     return update, policy
 
@@ -114,9 +115,10 @@ def test_the_full_form_is_one_part() -> None:
     assert [s.ids for s in part.shown] == [s.ids for s in part.samples]
     assert [s.prompt_ids for s in part.shown] != [s.prompt_ids for s in part.samples]
     assert {s.prompt.phase for s in part.shown} == {"hint"}
-    assert (part.divergence, part.teacher, part.coefficient) == (divergence, "policy", 1.0)
-    update, _ = run(SelfDistillation(hints=BRIEF, teacher="reference"))
-    assert distilled(update).needs_initial
+    assert (part.divergence, part.teacher, part.coefficient) == (divergence, "reference", 1.0)
+    assert part.needs_initial
+    update, _ = run(SelfDistillation(hints=BRIEF, teacher="policy"))
+    assert not distilled(update).needs_initial
 
 
 def test_the_full_form_with_a_share_of_grpo() -> None:
@@ -175,9 +177,12 @@ def test_batches_with_nothing_to_distill(form: Any) -> None:
     assert update.parts[0].samples == ()
     assert update.metrics == {"hinted_frac": 0.0}
     skipping = SkippingPolicy(lambda prompt, index, version: "2", lambda prompt: prompt.problem.id != "p3")
-    (update,) = run_batch(replace(method, n_solve=2), skipping, TEXTS, PROBLEMS)
+    role = {"initial": skipping}.__getitem__
+    (update,) = run_batch(replace(method, n_solve=2), skipping, TEXTS, PROBLEMS, role)
     assert [len(group) for group in update.groups] == [0, 0, 0, 2, 0, 0, 0]
-    (update,) = run_batch(method, SkippingPolicy(lambda prompt, index, version: "2", lambda prompt: True), TEXTS)
+    (update,) = run_batch(
+        method, SkippingPolicy(lambda prompt, index, version: "2", lambda prompt: True), TEXTS, role=role
+    )
     assert (update.parts[0].samples, update.metrics) == ((), {})
 
 
@@ -218,12 +223,12 @@ def test_both_forms_agree_in_the_mean(qwen: LanguageModel) -> None:
     hints = Hints("solution", ask="{question} {hint}", solution="{reply} {reply} again")
     problem = make_problem(7, question="7 5 -> 12")
     gaps: list[float] = []
-    method = SelfDistillation(n_solve=2000, hints=hints, form="sampled")
+    method = SelfDistillation(n_solve=2000, hints=hints, form="sampled", teacher="policy")
     (update,) = method.updates(_actors(policy), [problem])
     for advantage_T in only_part(update).advantages:
         assert isinstance(advantage_T, tuple)
         gaps += advantage_T
-    full = SelfDistillation(n_solve=200, hints=hints, divergence=Divergence("reverse", 0))
+    full = SelfDistillation(n_solve=200, hints=hints, divergence=Divergence("reverse", 0), teacher="policy")
     (update,) = full.updates(_actors(policy), [problem])
     found = apply(make_trainer(qwen), *update.parts)["divergence_nats"]
     assert found > 0.01
@@ -235,8 +240,13 @@ def _actors(policy: LocalPolicy) -> Actors:
 
 
 RUNS: dict[str, tuple[str, ...]] = {
-    "full": ("method.hints.shows=sibling_and_feedback", "method.lam=0.5"),
-    "full, reference": ("method.teacher=reference", "method.divergence.top_k=5", OFF_POLICY),
+    "full": ("method.teacher=policy", "method.hints.shows=sibling_and_feedback", "method.lam=0.5"),
+    "full, moving": (
+        "training.reference_every=1",
+        "training.reference_mixup=0.1",
+        "method.divergence.top_k=5",
+        OFF_POLICY,
+    ),
     "sampled": ("method.form=sampled", "method.hints.shows=solution", OFF_POLICY),
 }
 

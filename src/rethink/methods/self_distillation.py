@@ -38,8 +38,8 @@ class SelfDistillation:
     - `hints`: what is shown.
     - `form`: "full" or "sampled", see above.
     - `divergence`: the settings of the "full" form.
-    - `teacher`: who reads the hint: the "policy" with its present weights, or the "reference": the start model, or in the
-      "full" form the one that follows the policy (`training.reference_every`).
+    - `teacher`: who reads the hint: the "reference", which is the start model, or in the "full" form the one that follows
+      the policy (`training.reference_every`); or the "policy" with its present weights, which may drift away with itself.
     - `lam`: the share of GRPO: the advantage is lam A_GRPO + (1 - lam) A_teacher, or the loss a mixture of both losses.
     - `solve`: the objective of policy gradients. Its `n_steps` counts in both forms.
 
@@ -62,7 +62,7 @@ class SelfDistillation:
     hints: Hints = Hints()
     form: Literal["full", "sampled"] = "full"
     divergence: Divergence = Divergence()
-    teacher: Literal["policy", "reference"] = "policy"
+    teacher: Literal["policy", "reference"] = "reference"
     lam: Probability = 0.0
     solve: Objective = Objective(n_steps=1)
 
