@@ -48,7 +48,7 @@ def run(
     """The update of one batch with these replies to one problem, separated by commas or spaces."""
     texts = replies.split(",") if "," in replies else replies.split()
     policy = FakePolicy(lambda prompt, index, version: texts[index], log_prob=more.pop("log_prob", None))
-    more.setdefault("role", {"initial": policy}.__getitem__)
+    more.setdefault("role", {"reference": policy}.__getitem__)
     (update,) = run_batch(replace(method, n_solve=len(texts)), policy, more.pop("prompts", TEXTS), [problem], **more)
     return update, policy
 
@@ -177,7 +177,7 @@ def test_batches_with_nothing_to_distill(form: Any) -> None:
     assert update.parts[0].samples == ()
     assert update.metrics == {"hinted_frac": 0.0}
     skipping = SkippingPolicy(lambda prompt, index, version: "2", lambda prompt: prompt.problem.id != "p3")
-    role = {"initial": skipping}.__getitem__
+    role = {"reference": skipping}.__getitem__
     (update,) = run_batch(replace(method, n_solve=2), skipping, TEXTS, PROBLEMS, role)
     assert [len(group) for group in update.groups] == [0, 0, 0, 2, 0, 0, 0]
     (update,) = run_batch(

@@ -38,8 +38,8 @@ class SelfDistillation:
     - `hints`: what is shown.
     - `form`: "full" or "sampled", see above.
     - `divergence`: the settings of the "full" form.
-    - `teacher`: who reads the hint: the "reference", which is the start model, or in the "full" form the one that follows
-      the policy (`training.reference_every`); or the "policy" with its present weights, which may drift away with itself.
+    - `teacher`: who reads the hint: the "reference", which is the start model or the one that follows the policy
+      (`training.reference_every`), or the "policy" with its present weights, which may drift away with itself.
     - `lam`: the share of GRPO: the advantage is lam A_GRPO + (1 - lam) A_teacher, or the loss a mixture of both losses.
     - `solve`: the objective of policy gradients. Its `n_steps` counts in both forms.
 
