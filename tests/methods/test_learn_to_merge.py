@@ -13,9 +13,11 @@ from rethink.methods.learn_to_merge import LearnToMerge, is_easy
 from rethink.objectives import Objective, PolicyGradient, Update
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
+from rethink.training.loop import train
+from rethink.training.run import open_run
 from rethink.types import Prompt
 from support.method_runs import Script, SkippingPolicy, graded_group, make_problem, run_batch
-from support.runs import Make, assert_same, finished, make, open_run, problems, train
+from support.runs import Make, assert_same, finished, make, problems
 
 __all__ = ["make", "problems"]
 
