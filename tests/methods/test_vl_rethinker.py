@@ -229,4 +229,5 @@ def test_a_run_resumes_with_its_buffer(make: Make, settings: tuple[str, ...]) ->
     log = records(run)
     assert log[0]["method/n_replayed"] == 0
     assert sum(record["method/n_replayed"] for record in log) > 0
-    assert {row["sample"]["version"] for row in run.state["replay"]} <= {2, 3, 4}
+    versions = [row["sample"]["version"] for row in run.state["replay"]]
+    assert max(versions) - min(versions) <= 2
