@@ -3,9 +3,9 @@
     python benchmarks/zoo.py OUT [--start tiny-signs] [--arms grpo,pag] [--seeds 0,1,2,3,4] [--workers 2] [--limit N]
 
 First, each arm is trained with each learning rate of the grid for 80 updates, with seed 0, and the rate with the best
-refined answers on validation problems is chosen (OUT/rates.json). Then each arm is trained with that rate and each seed. The
-learning rate is constant, so a run can be compared at any point: weights are kept after 40, 80, 160 and 320 updates, and
-where the run has sampled, or trained, as many tokens as the budget, which is what GRPO needs for 160 updates.
+refined answers on validation problems is chosen (OUT/rates.json). Then each arm is trained with that rate and each seed.
+The learning rate is constant, so a run can be compared at any point: weights are kept after 40, 80, 160 and 320 updates,
+and where the run has sampled, or trained, as many tokens as the budget, which is what GRPO needs for 160 updates.
 
 Everything is kept in OUT; a stopped study continues where it was. One thread per run: results do not depend on `--workers`.
 `--limit` makes everything smaller, for a trial. `benchmarks/zoo_table.py` evaluates the weights and prints the tables.

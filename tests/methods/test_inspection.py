@@ -32,7 +32,7 @@ def inspect(
 ) -> tuple[list[Sample | None], FakePolicy, FakePolicy]:  # fmt: skip
     """The accepted replies, the teacher and the judge."""
     roles = {"teacher": teacher or FakePolicy(teach), "judge": FakePolicy(inspector)}
-    actors = Actors(FakePolicy(lambda p, i, v: ""), TEXTS, grade, roles.__getitem__)  # type: ignore[arg-type]
+    actors = Actors(FakePolicy(lambda p, i, v: ""), TEXTS, grade, roles.__getitem__)
     asks = [actors.prompts.compose(problem, "rewrite", "Rewrite {question}") for problem in problems]
     return settings.replies(actors, asks, check), roles["teacher"], roles["judge"]
 
@@ -48,7 +48,7 @@ def finds_faults_before(n: int) -> Any:
 
 
 def texts(replies: list[Sample | None]) -> list[str | None]:
-    return [reply and reply.text for reply in replies]
+    return [None if reply is None else reply.text for reply in replies]
 
 
 def test_the_teacher_mends_what_the_inspector_finds() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -87,60 +88,54 @@ FIRST = "signs:11-11-10=12;3-12-2=34;12-2-6=8"
 
 
 @pytest.mark.parametrize(
-    ("split", "settings", "message"),
+    ("split", "lines", "message"),
     [
-        ("dev", {}, "train, validation, test, not 'dev'"),
-        (
-            "train",
-            {"lines": 1, "numbers": 2, "largest": 2},
-            "too few different problems of 1 lines with 2 numbers up to 2",
-        ),
+        ("dev", 3, "train, validation, test, not 'dev'"),
+        ("train", 1, "too few different problems of 1 lines with 2 numbers up to 2"),
     ],
 )
-def test_refusals(split: str, settings: dict[str, int], message: str) -> None:
+def test_refusals(split: str, lines: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        signs.problems(split, **settings)
+        signs.problems(split, lines, numbers=2, largest=2)
 
 
-PHASES = ("solve", "refine", "reflect", "retry", "merge")
+TEACHER = Replies(p_right=0.7, p_careful=0.6, p_hint=0.8, phases=("solve", "refine", "reflect", "retry", "merge"))
 
 
-def demonstrations(n: int = 400, **settings: float) -> list[dict[str, Demonstration]]:
-    """The gold of each problem and its demonstrations, by phase."""
-    teacher = Replies(**{"p_right": 0.7, "p_careful": 0.6, "p_hint": 0.8, "phases": PHASES, **settings})
+def demonstrations(teacher: Replies, n: int = 400) -> list[tuple[str, dict[str, Demonstration]]]:
+    """The gold of each problem, and its demonstrations by phase."""
     found = []
     for problem in signs.problems("validation", replies=teacher)[:n]:
         assert problem.demonstrate is not None
-        found.append({"gold": problem.gold, **{shown.phase: shown for shown in problem.demonstrate(3)}})
+        found.append((problem.gold, {shown.phase: shown for shown in problem.demonstrate(3)}))
     return found
 
 
 def share_right(replies: list[tuple[str, str]]) -> float:
-    return sum(signs.verify(reply, gold).right is True for reply, gold in replies) / len(replies)
+    """The share of right ones among pairs of a gold and a reply."""
+    return sum(signs.verify(reply, gold).right is True for gold, reply in replies) / len(replies)
 
 
 def test_replies_of_the_teacher() -> None:
     """Of 400 solve replies, 0.7^3 = 34.3% are right, give or take 2.4 points; a refinement shows such a draft."""
-    found = demonstrations()
-    assert share_right([(d["solve"].reply, d["gold"]) for d in found]) == pytest.approx(0.343, abs=0.09)
-    assert share_right([(d["refine"].shown[0], d["gold"]) for d in found]) == pytest.approx(0.343, abs=0.09)
+    found = demonstrations(TEACHER)
+    assert share_right([(gold, d["solve"].reply) for gold, d in found]) == pytest.approx(0.343, abs=0.09)
+    assert share_right([(gold, d["refine"].shown[0]) for gold, d in found]) == pytest.approx(0.343, abs=0.09)
     # A line stays right (0.7), or a careful teacher (0.6) mends it (0.7): 82.6% of lines, 56.4% of replies.
-    assert share_right([(d["refine"].reply, d["gold"]) for d in found]) == pytest.approx(0.564, abs=0.09)
-    assert {len(d["merge"].shown) for d in found} == {3}
-    checks = [d["reflect"].reply == signs.verify(d["reflect"].shown[0], d["gold"]).reason for d in found]
+    assert share_right([(gold, d["refine"].reply) for gold, d in found]) == pytest.approx(0.564, abs=0.09)
+    assert {len(d["merge"].shown) for _, d in found} == {3}
+    checks = [d["reflect"].reply == signs.verify(d["reflect"].shown[0], gold).reason for gold, d in found]
     assert 0.8 < sum(checks) / len(checks) < 0.95  # some of the other checks are right by chance
 
 
 def test_a_perfect_teacher() -> None:
     """Guards against a draft that a careful teacher spoils, and against a check of another reply."""
-    for d in demonstrations(50, p_careful=1.0, p_right=1.0, p_hint=1.0):
-        assert [d[phase].reply for phase in ("reflect",)] == ["right"]
-        assert {signs.verify(d[phase].reply, d["gold"]).right for phase in ("solve", "refine", "retry", "merge")} == {
-            True
-        }
+    for gold, d in demonstrations(replace(TEACHER, p_careful=1.0, p_right=1.0, p_hint=1.0), 50):
+        assert d["reflect"].reply == "right"
+        assert {signs.verify(d[phase].reply, gold).right for phase in ("solve", "refine", "retry", "merge")} == {True}
         assert d["refine"].reply == d["refine"].shown[0]
 
 
 def test_no_phases_but_those_asked_for() -> None:
-    (first, *_) = demonstrations(1, phases=("refine",))
-    assert set(first) == {"gold", "refine"}
+    ((_, first),) = demonstrations(replace(TEACHER, phases=("refine",)), 1)
+    assert set(first) == {"refine"}

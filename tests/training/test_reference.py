@@ -20,8 +20,7 @@ from rethink.training.loop import train
 from rethink.training.run import open_run
 from rethink.training.trainer import Trainer
 from support.runs import OFF_POLICY, Make, assert_same, finished, make, problems, records
-from support.samples import apply, make_trainer, mixed_part
-from support.trained import copied
+from support.samples import apply, copied, make_trainer, mixed_part
 
 __all__ = ["make", "problems"]
 

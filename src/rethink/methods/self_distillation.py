@@ -19,7 +19,7 @@ from pydantic import PositiveInt
 
 from rethink.methods.actors import Actors
 from rethink.methods.self_distillation_hints import Hints
-from rethink.objectives import Advantage, Distill, Divergence, Objective, Part, Update
+from rethink.objectives import Distill, Divergence, Objective, Part, PolicyGradient, Update
 from rethink.objectives.advantages import check_group_size
 from rethink.settings import Probability
 from rethink.types import Group, Problem, Prompt, Sample
@@ -85,18 +85,19 @@ class SelfDistillation:
         """Return an update that compares distributions, with a part of GRPO's if it has a share."""
         samples = tuple(sample for sample, _ in hinted)
         shown = tuple(actors.policy.reprompt(sample, prompt) for sample, prompt in hinted)
-        parts: tuple[Part, ...] = (Distill(samples, shown, self.divergence, self.teacher, 1 - self.lam),)
+        parts: list[Part] = [Distill(samples, shown, self.divergence, self.teacher, 1 - self.lam)]
         if self.lam:
             (reinforced,) = self.solve.update("solve", solved).parts
-            parts += (replace(reinforced, coefficient=self.lam),)
-        return Update("solve", parts, self.solve.n_steps, groups=tuple(solved))
+            assert isinstance(reinforced, PolicyGradient)
+            parts.append(replace(reinforced, coefficient=self.lam))
+        return Update("solve", tuple(parts), self.solve.n_steps, groups=tuple(solved))
 
     def sampled(self, actors: Actors, solved: Sequence[Group], hinted: Hinted) -> Update:
         """Return an update with one advantage per token."""
         teacher = actors.role("reference") if self.teacher == "reference" else actors.policy
         scores = actors.score([sample for sample, _ in hinted], teacher, [prompt for _, prompt in hinted])
         reinforced = self.solve.pairs(solved) if self.lam else []
-        pairs: dict[tuple[str, int], tuple[Sample, Advantage]] = {}
+        pairs: dict[tuple[str, int], tuple[Sample, tuple[float, ...]]] = {}
         for sample, advantage in reinforced:
             pairs[sample.key] = sample, (self.lam * advantage,) * len(sample.ids)
         for (sample, _), teacher_T in zip(hinted, scores, strict=True):

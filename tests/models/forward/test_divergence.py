@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -16,7 +16,8 @@ from support.largest_tensor import LargestTensor
 T, V, H = 13, 17, 5
 STUDENT = (0.5, 0.3, 0.15, 0.05)
 TEACHER = (0.2, 0.3, 0.1, 0.4)
-KINDS = ("forward", "reverse", "jensen_shannon")
+KINDS: tuple[Literal["forward", "reverse", "jensen_shannon"], ...] = ("forward", "reverse", "jensen_shannon")
+WHOSE: tuple[Literal["student", "teacher"], ...] = ("student", "teacher")
 
 
 def kl(p: tuple[float, ...], q: tuple[float, ...]) -> float:
@@ -70,7 +71,7 @@ def test_top_k_with_a_tail_is_at_most_the_whole(kind: Any) -> None:
     torch.testing.assert_close(found[-1], whole, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("how", [Divergence(k, n, w) for k in KINDS for n in (0, 3) for w in ("student", "teacher")])
+@pytest.mark.parametrize("how", [Divergence(k, n, w) for k in KINDS for n in (0, 3) for w in WHOSE])
 def test_equal_distributions_have_no_divergence_and_no_gradient(how: Divergence) -> None:
     """Guards against gradients without a teacher to learn from, and NaN where all probability is in the top k."""
     certain = torch.tensor([[60.0, 0.0, 1.0, 2.0, 3.0]])
@@ -153,7 +154,7 @@ def dense_divergence(s: Tensor, t: Tensor, how: Divergence) -> Tensor:
     "how",
     [
         *(Divergence(kind, 0) for kind in KINDS),
-        *(Divergence(kind, 4, whose) for kind in KINDS for whose in ("student", "teacher")),
+        *(Divergence(kind, 4, whose) for kind in KINDS for whose in WHOSE),
         *(Divergence(kind, 4, "teacher", tail=False) for kind in KINDS),
     ],
     ids=repr,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -48,9 +50,16 @@ def test_a_frozen_head_has_no_gradient() -> None:
 def test_memory_grows_with_the_chunk_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against logits of all tokens at once, in either direction."""
     largest: list[int] = []
-    exp, log_softmax = Tensor.exp, Tensor.log_softmax
-    monkeypatch.setattr(Tensor, "exp", lambda x: (largest.append(x.numel()), exp(x))[1])
-    monkeypatch.setattr(Tensor, "log_softmax", lambda x, dim: (largest.append(x.numel()), log_softmax(x, dim))[1])
+
+    def measured(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def run(x: Tensor, *given: int) -> Tensor:
+            largest.append(x.numel())
+            return operation(x, *given)
+
+        return run
+
+    for name in ("exp", "log_softmax"):
+        monkeypatch.setattr(Tensor, name, measured(getattr(Tensor, name)))
     hidden, weight, _, temperature = tensors(False)
     token_entropies(hidden, (weight, None), temperature, 2).sum().backward()
     assert max(largest) == 2 * V
