@@ -12,7 +12,7 @@ import torch
 
 from rethink.errors import UserError
 from rethink.methods.critique_grpo import CritiqueGRPO, best_of
-from rethink.methods.critiques import Critic
+from rethink.methods.critique_grpo_critic import Critic
 from rethink.methods.grpo import GRPO
 from rethink.models.language_model import LanguageModel
 from rethink.objectives import AdvantageAwareShaping, Clip, Objective, PolicyGradient, Update

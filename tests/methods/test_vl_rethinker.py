@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from rethink.methods.grpo import GRPO
-from rethink.methods.replay import Replay
-from rethink.methods.rethinking import Rethinking
 from rethink.methods.vl_rethinker import VLRethinker
+from rethink.methods.vl_rethinker_forced_rethinking import Rethinking
+from rethink.methods.vl_rethinker_replay import Replay
 from rethink.models.language_model import LanguageModel
 from rethink.objectives import Clip, Imitate, PolicyGradient, Update
 from rethink.policies.fake import FakePolicy

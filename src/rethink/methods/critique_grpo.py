@@ -17,7 +17,7 @@ from typing import ClassVar
 from pydantic import PositiveInt
 
 from rethink.methods.actors import Actors
-from rethink.methods.critiques import Critic
+from rethink.methods.critique_grpo_critic import Critic
 from rethink.objectives import AdvantageAwareShaping, Objective, Update
 from rethink.settings import Finite
 from rethink.types import Group, Problem, Sample

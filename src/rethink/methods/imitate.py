@@ -54,6 +54,12 @@ def solutions(problem: Problem, seed: int) -> list[Demonstration]:
     return [found for found in shown if found.phase == "solve"]
 
 
+def known_answer(problem: Problem, seed: int = 0) -> str:
+    """Return an answer that is known to be right: the problem's first reply to imitate, or else its gold answer."""
+    found = solutions(problem, seed)
+    return found[0].reply if found else problem.gold
+
+
 def transcribed(actors: Actors, problem: Problem, shown: Demonstration, index: int) -> Sample:
     """Return a demonstration as a sample with this index."""
     ask = actors.prompts.ask([problem])[0]

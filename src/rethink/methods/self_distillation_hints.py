@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rethink.methods.imitate import known_answer
 from rethink.prompts import Prompts, fill
 from rethink.types import Group, Prompt, Sample
 
@@ -50,7 +51,7 @@ class Hints:
     def hint(self, prompts: Prompts, sample: Sample, group: Group) -> str:
         """Return the hint for a reply, "" if there is none."""
         if self.shows == "solution":
-            return fill(self.solution, reply=solution_of(sample))
+            return fill(self.solution, reply=known_answer(sample.problem, sample.prompt.seed))
         hint = ""
         siblings = [other for other in group if other.right and other.index != sample.index]
         if siblings and self.shows != "feedback":
@@ -60,13 +61,3 @@ class Hints:
         if sample.right is False and sample.verdict is not None and sample.verdict.reason:
             hint += fill(self.feedback, message=sample.verdict.reason)
         return hint
-
-
-def solution_of(sample: Sample) -> str:
-    """Return the reply that the problem shows for imitation, or its gold answer."""
-    demonstrate = sample.problem.demonstrate
-    if demonstrate is not None:
-        for demonstration in demonstrate(sample.prompt.seed):
-            if demonstration.phase == "solve":
-                return demonstration.reply
-    return sample.problem.gold

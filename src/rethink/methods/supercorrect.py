@@ -21,9 +21,9 @@ from pydantic import PositiveFloat, PositiveInt
 from rethink.errors import UserError
 from rethink.methods.actors import Actors
 from rethink.methods.imitate import demonstrations, transcribed
-from rethink.methods.inspection import Inspection
-from rethink.methods.solution_steps import CORRECT, REWRITE, StepForm
-from rethink.methods.step_corrections import correction_pairs, rewritten_solutions
+from rethink.methods.supercorrect_corrections import correction_pairs, rewritten_solutions
+from rethink.methods.supercorrect_inspection import Inspection
+from rethink.methods.supercorrect_steps import CORRECT, REWRITE, StepForm
 from rethink.objectives import Imitate, Prefer, Update
 from rethink.types import Problem, Sample
 

@@ -23,8 +23,8 @@ from pydantic import NonNegativeInt
 from rethink.errors import UserError
 from rethink.methods.actors import Actors
 from rethink.methods.imitate import solutions, transcribed
-from rethink.methods.reverse_thinking import EXPLAIN, explained
-from rethink.methods.thoughts import ThoughtForm, describe_thoughts
+from rethink.methods.ton_reverse_thinking import EXPLAIN, explained
+from rethink.methods.ton_thoughts import ThoughtForm, describe_thoughts
 from rethink.objectives import Imitate, Objective, Update
 from rethink.objectives.advantages import check_group_size
 from rethink.seeds import rng

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from rethink.methods.actors import Actors
-from rethink.methods.replay import Replay
-from rethink.methods.rethinking import Rethinking, Rethought
+from rethink.methods.vl_rethinker_forced_rethinking import Rethinking, Rethought
+from rethink.methods.vl_rethinker_replay import Replay
 from rethink.objectives import Imitate, Objective, Update
 from rethink.seeds import rng
 from rethink.settings import Size

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rethink.methods.actors import Actors
-from rethink.methods.inspection import Inspection
+from rethink.methods.supercorrect_inspection import Inspection
 from rethink.policies.fake import FakePolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts

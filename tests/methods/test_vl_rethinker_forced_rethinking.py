@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rethink.methods.actors import Actors
-from rethink.methods.rethinking import Rethinking
+from rethink.methods.vl_rethinker_forced_rethinking import Rethinking
 from rethink.policies.fake import FakePolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts

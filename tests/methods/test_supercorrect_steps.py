@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rethink.methods.solution_steps import Correction, StepForm
+from rethink.methods.supercorrect_steps import Correction, StepForm
 
 FORM = StepForm()
 ONE, TWO, THREE = "<Step1>2 * 3 = 6</Step1>\n", "<Step2>6 + 1 = 8</Step2>\n", "<Step3>So 8.\nDone.</Step3>"

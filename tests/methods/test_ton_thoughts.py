@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from rethink.methods.thoughts import ThoughtForm, describe_thoughts
+from rethink.methods.ton_thoughts import ThoughtForm, describe_thoughts
 from rethink.seeds import rng
 from support.method_runs import reply_group
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rethink.methods.actors import Actors
-from rethink.methods.imitate import solutions
-from rethink.methods.thoughts import ThoughtForm
+from rethink.methods.imitate import known_answer
+from rethink.methods.ton_thoughts import ThoughtForm
 from rethink.problems.conversation import question_cell
 from rethink.types import Problem, Sample
 
@@ -16,13 +16,6 @@ EXPLAIN = (
     "step after the other, as if you did not know it yet. Write down the reasoning alone and leave the answer itself out."
 )
 """Asks for the thought that leads to a known answer, with the requests of the paper's prompt in our own words."""
-
-
-def known_answer(problem: Problem) -> str:
-    """Return an answer that is known to be right: the problem's reply to imitate, if it has one, or its gold answer."""
-    for shown in solutions(problem, 0):
-        return shown.reply
-    return problem.gold
 
 
 def explained(actors: Actors, problems: Sequence[Problem], form: ThoughtForm, text: str) -> Iterator[dict[str, Any]]:

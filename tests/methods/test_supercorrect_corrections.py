@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from rethink.methods.actors import Actors
-from rethink.methods.inspection import Inspection
-from rethink.methods.solution_steps import CORRECT, REWRITE, StepForm
-from rethink.methods.step_corrections import FAULTY, correction_pairs, rewritten_solutions
 from rethink.methods.supercorrect import SuperCorrect
+from rethink.methods.supercorrect_corrections import FAULTY, correction_pairs, rewritten_solutions
+from rethink.methods.supercorrect_inspection import Inspection
+from rethink.methods.supercorrect_steps import CORRECT, REWRITE, StepForm
 from rethink.policies.fake import FakePolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts

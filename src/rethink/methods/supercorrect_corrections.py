@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rethink.methods.actors import Actors
-from rethink.methods.inspection import Inspection
-from rethink.methods.reverse_thinking import known_answer
-from rethink.methods.solution_steps import Correction, StepForm
+from rethink.methods.imitate import known_answer
+from rethink.methods.supercorrect_inspection import Inspection
+from rethink.methods.supercorrect_steps import Correction, StepForm
 from rethink.problems.conversation import question_cell
 from rethink.types import Group, Problem, Sample
 

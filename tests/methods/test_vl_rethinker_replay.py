@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rethink.methods.actors import Actors
-from rethink.methods.replay import KEY, Replay, choose
+from rethink.methods.vl_rethinker_replay import KEY, Replay, choose
 from rethink.policies.fake import FakePolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from rethink.methods.actors import Actors
-from rethink.methods.reverse_thinking import EXPLAIN, explained, known_answer
-from rethink.methods.thoughts import ThoughtForm
+from rethink.methods.imitate import known_answer
+from rethink.methods.ton_reverse_thinking import EXPLAIN, explained
+from rethink.methods.ton_thoughts import ThoughtForm
 from rethink.policies.fake import FakePolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts

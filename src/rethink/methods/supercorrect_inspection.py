@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import PositiveInt
 
 from rethink.methods.actors import Actors
-from rethink.methods.reverse_thinking import known_answer
+from rethink.methods.imitate import known_answer
 from rethink.policies.base import Policy
 from rethink.prompts import fill, words_of
 from rethink.types import Prompt, Sample
