@@ -18,8 +18,8 @@ On = Annotated[
     list[str] | None,
     typer.Option(
         metavar="SUITE...",
-        help="Benchmarks (gsm8k, math500, math5, ...), generators (countdown, signs, gym:TASK), files or folders of problems, "
-        "or hub:NAME.",
+        help="Benchmarks (gsm8k, math500, math5, ...), generators (countdown, signs, gym:TASK), files or folders of "
+        "problems, or hub:NAME.",
     ),
 ]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the answers; default: a new one in runs/.")]

