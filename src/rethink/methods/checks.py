@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from rethink.methods.metrics import mean
 from rethink.prompts import Prompts, words_of
 from rethink.types import Group, Prompt, Sample
 
@@ -33,8 +33,13 @@ def reward_checks(prompts: Prompts, checks: Group, wrong: str, mistaken: float =
     rewarded = []
     for check in checks:
         says = read_check(prompts, check, wrong)
-        agreement = 1.0 if says == _is_right(check) else mistaken
-        rewarded.append(replace(check, reward=0.0 if says is None else agreement))
+        if says is None:
+            reward = 0.0
+        elif says == _is_right(check):
+            reward = 1.0
+        else:
+            reward = mistaken
+        rewarded.append(replace(check, reward=reward))
     return tuple(rewarded)
 
 
@@ -43,18 +48,23 @@ def describe_checks(prompts: Prompts, groups: Sequence[Group], wrong: str) -> di
     and of checks that say neither."""
     agree: list[bool] = []
     unclear: list[bool] = []
-    of_answer: dict[bool, list[bool]] = {True: [], False: []}
+    agree_on_right: list[bool] = []
+    agree_on_wrong: list[bool] = []
     for group in groups:
         for check in group:
             says = read_check(prompts, check, wrong)
+            agrees = says == _is_right(check)
             unclear.append(says is None)
-            agree.append(says == _is_right(check))
-            of_answer[_is_right(check)].append(agree[-1])
+            agree.append(agrees)
+            if _is_right(check):
+                agree_on_right.append(agrees)
+            else:
+                agree_on_wrong.append(agrees)
     return {
-        "checks_agree": _share(agree),
-        "wrong_called_wrong": _share(of_answer[False]),
-        "right_called_right": _share(of_answer[True]),
-        "checks_unclear": _share(unclear),
+        "checks_agree": mean(agree),
+        "wrong_called_wrong": mean(agree_on_wrong),
+        "right_called_right": mean(agree_on_right),
+        "checks_unclear": mean(unclear),
     }
 
 
@@ -62,7 +72,3 @@ def _is_right(check: Sample) -> bool:
     answer = check.prompt.judged_draft
     assert answer is not None, "only graded answers are checked"
     return answer.right is True
-
-
-def _share(found: Sequence[bool]) -> float:
-    return sum(found) / len(found) if found else math.nan

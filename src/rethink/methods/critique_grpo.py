@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 from typing import ClassVar
 
 from pydantic import PositiveInt
 
 from rethink.methods.actors import Actors
 from rethink.methods.critique_grpo_critic import Critic
+from rethink.methods.metrics import mean
 from rethink.objectives import AdvantageAwareShaping, Objective, Update
 from rethink.settings import Finite
 from rethink.types import Group, Problem, Sample
@@ -65,13 +65,14 @@ class CritiqueGRPO:
             refinements = refined.get(ask.group, ())
             groups += [answers, refinements]
             best = best_of(refinements, self.n_kept)
-            for i, sample in enumerate(best, start=len(answers)):
-                answers += (replace(actors.policy.reprompt(sample, ask), index=i),)
-            joined.append(answers)
             kept += best
+            members = list(answers)
+            for sample in best:
+                members.append(replace(actors.policy.reprompt(sample, ask), index=len(members)))
+            joined.append(tuple(members))
         update = self.solve.update_from_pairs("solve", self.solve.pairs(joined), groups, self.shaping)
         right = [float(bool(sample.right)) for sample in kept]
-        yield replace(update, metrics={"n_kept": len(kept), "kept_right_frac": fmean(right) if right else math.nan})
+        yield replace(update, metrics={"n_kept": len(kept), "kept_right_frac": mean(right)})
 
     def refine(self, actors: Actors, solved: Sequence[Group]) -> dict[str, Group]:
         """Return graded refinements by the group of their drafts: one of each graded answer."""
@@ -90,8 +91,9 @@ class CritiqueGRPO:
 
 def best_of(refinements: Group, n: int) -> list[Sample]:
     """Return the n graded refinements with the highest rewards, the first ones among equals."""
-    ranked: list[tuple[float, int]] = []
-    for i, sample in enumerate(refinements):
+    rewarded: list[tuple[float, Sample]] = []
+    for sample in refinements:
         if sample.reward is not None:
-            ranked.append((-sample.reward, i))
-    return [refinements[i] for _, i in sorted(ranked)[:n]]
+            rewarded.append((sample.reward, sample))
+    rewarded.sort(key=lambda pair: pair[0], reverse=True)  # keeps the order of equals
+    return [sample for _, sample in rewarded[:n]]

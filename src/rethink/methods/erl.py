@@ -15,7 +15,8 @@ from typing import ClassVar, Literal
 from pydantic import NonNegativeFloat
 
 from rethink.methods.actors import Actors
-from rethink.methods.second_tries import accuracy, by_first_try, feedback_on, following, wrong_tries
+from rethink.methods.metrics import accuracy
+from rethink.methods.turns import by_first_try, feedback_on, following, wrong_tries
 from rethink.objectives import Imitate, Objective, Update
 from rethink.prompts import fill, refuse_unfilled
 from rethink.types import Group, Problem, Prompt, Sample

@@ -67,3 +67,14 @@ def transcribed(actors: Actors, problem: Problem, shown: Demonstration, index: i
     return replace(
         actors.policy.transcribe(replace(ask, phase=shown.phase, messages=messages), shown.reply), index=index
     )
+
+
+def mask_unlikely(
+    samples: Sequence[Sample], log_probs: Sequence[Sequence[float]], min_log_prob: float
+) -> tuple[Sample, ...]:
+    """Return the samples without a loss on tokens whose log-probs, given for each sample, are below a limit."""
+    found = []
+    for sample, log_probs_T in zip(samples, log_probs, strict=True):
+        mask = tuple(log_prob >= min_log_prob for log_prob in log_probs_T)
+        found.append(replace(sample, mask=mask))
+    return tuple(found)

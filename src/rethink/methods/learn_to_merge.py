@@ -19,7 +19,7 @@ from annotated_types import Ge
 from pydantic import PositiveInt
 
 from rethink.methods.actors import Actors
-from rethink.methods.second_tries import accuracy
+from rethink.methods.metrics import accuracy
 from rethink.objectives import Objective, Update
 from rethink.seeds import rng, stable_hash
 from rethink.settings import Probability
@@ -71,7 +71,7 @@ class LearnToMerge:
             groups = actors.rollout(self.ask_to_merge(actors, pools, number), self.n_merge)
             metrics[f"merge_accuracy_{number + 1}"] = accuracy(groups)
             merged += groups
-            pools = by_problem(groups)
+            pools = pools_of(groups)
         first = self.solve.update("solve", solved)
         second = self.merge.update("merge", merged)
         places = {problem.id: place for place, problem in enumerate(problems)}
@@ -99,7 +99,7 @@ def is_easy(candidates: Sequence[Sample]) -> bool:
     return 2 * sum(verdicts) > len(verdicts)
 
 
-def by_problem(groups: Sequence[Group]) -> list[Group]:
+def pools_of(groups: Sequence[Group]) -> list[Group]:
     """Return the samples of each problem as one pool, in order."""
     pools: dict[str, Group] = {}
     for group in groups:

@@ -18,10 +18,10 @@ from pydantic import PositiveInt
 
 from rethink.methods.actors import Actors
 from rethink.methods.checks import ask_to_check, describe_checks, read_check, reward_checks
-from rethink.methods.turns import by_problem, one_each
+from rethink.methods.turns import in_problem_order, one_each
 from rethink.objectives import Objective, Update
 from rethink.settings import Size
-from rethink.types import Group, Problem
+from rethink.types import Group, Problem, Prompt
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ class PAG:
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         answers = actors.rollout(actors.prompts.ask(problems), self.n_solve)
-        drawn, by_policy, by_verifier = list(answers), list(answers), []
+        drawn = list(answers)
+        by_policy = list(answers)
+        by_verifier: list[Group] = []
         for _ in range(self.n_rounds):
             checks = self.check(actors, answers)
             answers = self.revise(actors, checks)
@@ -64,7 +66,7 @@ class PAG:
             by_verifier += checks
             by_policy += [self.with_bonus(group) for group in answers]
         pairs = self.solve.pairs(by_policy) + self.solve.pairs(by_verifier)
-        update = self.solve.update_from_pairs("pag", by_problem(pairs, problems), drawn)
+        update = self.solve.update_from_pairs("pag", in_problem_order(pairs, problems), drawn)
         yield replace(update, metrics=describe_checks(actors.prompts, by_verifier, self.wrong))
 
     def check(self, actors: Actors, answers: Sequence[Group]) -> list[Group]:
@@ -75,10 +77,13 @@ class PAG:
 
     def revise(self, actors: Actors, checks: Sequence[Group]) -> list[Group]:
         """Return one graded revision of each answer that its check calls wrong."""
-        prompts, asks = actors.prompts, []
+        prompts = actors.prompts
+        asks: list[list[Prompt]] = []
         for group in checks:
-            chosen = [s for s in group if self.revise_all or read_check(prompts, s, self.wrong) is False]
-            asks.append([prompts.follow_up(check, "improve", prompts.improve) for check in chosen])
+            asks.append([])
+            for check in group:
+                if self.revise_all or read_check(prompts, check, self.wrong) is False:
+                    asks[-1].append(prompts.follow_up(check, "improve", prompts.improve))
         return one_each(asks, actors.rollout)
 
     def with_bonus(self, revisions: Group) -> Group:

@@ -15,8 +15,10 @@ from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat
 
-from rethink.methods import second_tries as tries
 from rethink.methods.actors import Actors
+from rethink.methods.imitate import mask_unlikely
+from rethink.methods.metrics import accuracy, mean_reward, trained_frac
+from rethink.methods.turns import by_first_try, feedback_on, following, wrong_tries
 from rethink.objectives import Imitate, Objective, Update
 from rethink.prompts import refuse_unfilled
 from rethink.settings import Probability
@@ -62,10 +64,10 @@ class RLTF:
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         solved = actors.rollout(actors.prompts.ask(problems), self.n_solve)
-        comments = self.comments(actors, tries.wrong_tries(solved))
+        comments = self.comments(actors, wrong_tries(solved))
         asks = [actors.prompts.follow_up(comment, "retry", self.revise) for comment in comments]
-        second_tries = tries.by_first_try(actors.rollout(asks, 1))
-        retried = [tries.following(group, second_tries) for group in solved]
+        second_tries = by_first_try(actors.rollout(asks, 1))
+        retried = [following(group, second_tries) for group in solved]
 
         drawn: list[Group] = []
         reinforced: list[Group] = []
@@ -73,18 +75,18 @@ class RLTF:
             drawn += [firsts, seconds]
             reinforced += [self.with_returns(firsts, second_tries), seconds]
         update = self.solve.update_from_pairs("solve", self.solve.pairs(reinforced), drawn)
-        metrics = {"first_accuracy": tries.accuracy(solved), "second_accuracy": tries.accuracy(retried)}
+        metrics = {"first_accuracy": accuracy(solved), "second_accuracy": accuracy(retried)}
         if self.imitation:
             part = self.imitation_of(actors, solved, retried)
             update = replace(update, parts=(*update.parts, part))
-            metrics["imitated_frac"] = tries.trained_frac(part.samples)
+            metrics["imitated_frac"] = trained_frac(part.samples)
         yield replace(update, metrics=metrics)
 
     def comments(self, actors: Actors, wrong: Sequence[Sample]) -> list[Sample]:
         """Return feedback on wrong tries, in their order. There is none if the prompt is too long or a server failed."""
         asks = [actors.prompts.follow_up(sample, "critique", actors.prompts.critique) for sample in wrong]
         if self.feedback == "environment":
-            return [actors.policy.transcribe(ask, tries.feedback_on(s)) for ask, s in zip(asks, wrong, strict=True)]
+            return [actors.policy.transcribe(ask, feedback_on(s)) for ask, s in zip(asks, wrong, strict=True)]
         critic = actors.policy if self.feedback == "policy" else actors.role("teacher")
         found: list[Sample] = []
         for group in critic.sample(asks, 1):
@@ -98,11 +100,10 @@ class RLTF:
         found = []
         for first in firsts:
             second = second_tries.get(first.key)
-            if first.reward is not None and second is not None:
-                total = None if second.reward is None else first.reward + self.gamma * second.reward
-                found.append(replace(first, reward=total))
-            else:
-                found.append(first)
+            reward = first.reward
+            if reward is not None and second is not None:
+                reward = None if second.reward is None else reward + self.gamma * second.reward
+            found.append(replace(first, reward=reward))
         return tuple(found)
 
     def imitation_of(self, actors: Actors, solved: Sequence[Group], retried: Sequence[Group]) -> Imitate:
@@ -110,10 +111,10 @@ class RLTF:
         imitated: list[Sample] = []
         weights: list[float] = []
         for firsts, seconds in zip(solved, retried, strict=True):
-            baseline = tries.mean_reward(firsts if self.baseline == "first" else seconds)
+            baseline = mean_reward(firsts if self.baseline == "first" else seconds)
             for second in seconds:
                 if second.reward is not None and not math.isnan(baseline):
                     imitated.append(actors.policy.reprompt(second, firsts[0].prompt))
                     weights.append(second.reward - baseline)
-        likely = tries.only_likely(imitated, actors.score(imitated), self.min_log_prob)
+        likely = mask_unlikely(imitated, actors.score(imitated), self.min_log_prob)
         return Imitate(likely, tuple(weights), self.imitation)

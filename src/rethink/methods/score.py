@@ -9,19 +9,18 @@ the loss. `discount` makes explicit how far the first try is credited with what 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 from typing import ClassVar
 
 from pydantic import NonNegativeInt
 
 from rethink.methods.actors import Actors
+from rethink.methods.metrics import mean
 from rethink.methods.turns import one_each
 from rethink.objectives import Objective, Update
 from rethink.settings import Probability, Size
-from rethink.types import Group, Problem
+from rethink.types import Group, Problem, Sample
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,9 @@ class SCoRe:
             raise ValueError('truncated = "wrong" would replace the return of two tries; use "keep" or "mask"')
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
-        is_first_stage = actors.state.setdefault("n_batches", 0) < self.first_stage
-        actors.state["n_batches"] += 1
+        batch = actors.state.get("n_batches", 0)
+        actors.state["n_batches"] = batch + 1
+        is_first_stage = batch < self.first_stage
         solved = actors.rollout(actors.prompts.ask(problems), self.n_solve)
         asks = []
         for group in solved:
@@ -82,7 +82,8 @@ class SCoRe:
         firsts: list[Group] = []
         seconds: list[Group] = []
         for group in refined:
-            for_first, for_second = [], []
+            for_first: list[Sample] = []
+            for_second: list[Sample] = []
             for second in group:
                 first = second.prompt.draft
                 if first is None or first.reward is None or second.reward is None:
@@ -102,7 +103,7 @@ class SCoRe:
             name="score",
             parts=of_firsts.parts + of_seconds.parts,
             groups=(*solved, *refined),
-            metrics={"stage": 1 if is_first_stage else 2, "gain": fmean(gains) if gains else math.nan},
+            metrics={"stage": 1 if is_first_stage else 2, "gain": mean(gains)},
         )
 
     def returns(self, r1: float, r2: float, is_first_stage: bool) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from rethink.methods.actors import Actors
 from rethink.methods.checks import ask_to_check, describe_checks, reward_checks
-from rethink.methods.turns import by_problem
+from rethink.methods.turns import in_problem_order
 from rethink.objectives import Objective, Update
 from rethink.seeds import rng
 from rethink.settings import Probability
@@ -72,7 +72,7 @@ class SelfVerification:
         checks: list[Group] = []
         for group in actors.policy.sample(asks, self.n_check):
             checks.append(reward_checks(actors.prompts, group, self.wrong, self.mistaken))
-        pairs = by_problem(self.solve.pairs([*solved, *checks]), problems)
+        pairs = in_problem_order(self.solve.pairs([*solved, *checks]), problems)
         update = self.solve.update_from_pairs("self_verification", pairs, (*solved, *checks))
         yield replace(update, metrics=describe_checks(actors.prompts, checks, self.wrong))
 

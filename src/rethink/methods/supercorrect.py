@@ -76,7 +76,8 @@ class SuperCorrect:
                 f"problem {problem.id} has no pair of corrections; name the columns that `rethink prepare` makes "
                 "(problems.chosen, problems.rejected and problems.draft)"
             )
-        chosen, rejected = (transcribed(actors, problem, reply, i) for i, reply in enumerate(problem.preference))
+        better, worse = problem.preference
+        chosen, rejected = transcribed(actors, problem, better, 0), transcribed(actors, problem, worse, 1)
         n_shared = 0
         for a, b in zip(chosen.ids, rejected.ids, strict=False):
             if a != b:

@@ -6,8 +6,8 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
+from rethink.methods.metrics import mean
 from rethink.types import Group, Sample
 
 
@@ -85,7 +85,7 @@ def describe_thoughts(groups: Sequence[Group], form: ThoughtForm) -> dict[str, f
         "accuracy_thought": _accuracy(others),
         "tokens_skipped": _tokens(skipped),
         "tokens_thought": _tokens(others),
-        "tokens_saved": _mean(saved),
+        "tokens_saved": mean(saved),
     }
 
 
@@ -94,7 +94,10 @@ def _by_thought(group: Group, form: ThoughtForm) -> tuple[list[Sample], list[Sam
     skipped: list[Sample] = []
     others: list[Sample] = []
     for sample in group:
-        (skipped if form.is_skipped(sample.text) else others).append(sample)
+        if form.is_skipped(sample.text):
+            skipped.append(sample)
+        else:
+            others.append(sample)
     return skipped, others
 
 
@@ -103,12 +106,8 @@ def _is_right(sample: Sample) -> bool:
 
 
 def _tokens(samples: Iterable[Sample]) -> float:
-    return _mean([len(s.ids) for s in samples])
+    return mean([len(s.ids) for s in samples])
 
 
 def _accuracy(samples: Sequence[Sample]) -> float:
-    return _mean([float(s.right) for s in samples if s.right is not None])
-
-
-def _mean(values: Sequence[float]) -> float:
-    return fmean(values) if values else math.nan
+    return mean([float(s.right) for s in samples if s.right is not None])

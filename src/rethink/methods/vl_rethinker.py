@@ -13,9 +13,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 
 from rethink.methods.actors import Actors
+from rethink.methods.metrics import mean
 from rethink.methods.vl_rethinker_forced_rethinking import Rethinking, Rethought
 from rethink.methods.vl_rethinker_replay import Replay
 from rethink.objectives import Imitate, Objective, Update
@@ -91,21 +91,23 @@ def from_trigger(longer: Sample) -> Sample:
 def describe_replayed(old: Sequence[tuple[Sample, float]], version: int) -> dict[str, float]:
     """Return how many samples are replayed, and their mean age."""
     ages = [float(version - sample.version) for sample, _ in old]
-    return {"n_replayed": len(old), "replayed_age_updates": fmean(ages) if ages else math.nan}
+    return {"n_replayed": len(old), "replayed_age_updates": mean(ages)}
 
 
 def describe_rethought(rethought: Sequence[Rethought], kept: Sequence[Rethought]) -> dict[str, float]:
     """Return how many replies were continued, which shares of wrong ones ended right and of right ones wrong, and how many
     continuations were kept, those of wrong replies counted apart."""
-    fixed: list[float] = []
-    damaged: list[float] = []
+    fixed: list[bool] = []
+    damaged: list[bool] = []
     for sample, longer in rethought:
-        if longer.right is not None:
-            (damaged if sample.right else fixed).append(float(longer.right != sample.right))
+        if longer.right is not None and sample.right:
+            damaged.append(not longer.right)
+        elif longer.right is not None:
+            fixed.append(longer.right)
     return {
         "n_rethought": len(rethought),
-        "rethink_fix": fmean(fixed) if fixed else math.nan,
-        "rethink_damage": fmean(damaged) if damaged else math.nan,
+        "rethink_fix": mean(fixed),
+        "rethink_damage": mean(damaged),
         "n_kept": len(kept),
         "n_wrong_replaced": sum(not sample.right for sample, _ in kept),
     }

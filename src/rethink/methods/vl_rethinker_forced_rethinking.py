@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from pydantic import NonNegativeInt, PositiveInt
 
 from rethink.methods.actors import Actors
+from rethink.methods.metrics import accuracy
 from rethink.policies.base import Policy
 from rethink.seeds import rng
 from rethink.settings import Probability
@@ -79,12 +79,12 @@ class Rethinking:
 
     def choose(self, group: Group) -> list[Sample]:
         """Return the replies of a group to continue."""
-        graded = [sample for sample in group if sample.right is not None]
+        is_easy = accuracy([group]) > self.easy
         found: list[Sample] = []
-        for sample in graded:
-            is_easy = fmean(float(bool(s.right)) for s in graded) > self.easy
-            is_open = sample.stop == "stop" and (sample.right or not is_easy)
-            if is_open and rng(*sample.key, sample.version, "rethink").random() < self.share:
+        for sample in group:
+            if sample.right is None or sample.stop != "stop" or (is_easy and not sample.right):
+                continue
+            if rng(*sample.key, sample.version, "rethink").random() < self.share:
                 found.append(sample)
         return found
 

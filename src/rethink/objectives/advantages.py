@@ -70,9 +70,8 @@ def pass_at_k(rewards_G: Sequence[float], k: int) -> list[float]:
     sorted_G = [rewards_G[i] for i in order]
     mean = square = 0.0
     for i, reward in enumerate(sorted_G):
-        share = math.comb(i, k - 1) / math.comb(
-            n, k
-        )  # of the subsets in which i is the largest: the others come before it
+        # The share of the subsets in which i is the largest: the others come before it.
+        share = math.comb(i, k - 1) / math.comb(n, k)
         mean += share * reward
         square += share * reward**2
     std = math.sqrt(max(0.0, square - mean**2))
