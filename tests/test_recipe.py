@@ -16,7 +16,7 @@ from support.recipe_texts import refused, resolved, write
 
 PROBLEMS = """source data split subsets question answer tools options context id suite reply draft merged candidates failure
 chosen rejected verifier right_threshold verifier_timeout_s verifier_memory_gib verifier_sandbox verifier_in_process
-extraction limit held_out size gym partial_scores numbers largest replies.attempts replies.p_right replies.p_careful
+extraction limit held_out size gym partial_scores numbers largest lines replies.attempts replies.p_right replies.p_careful
 replies.p_hint replies.candidates replies.phases"""
 MODEL = "path random dtype device template template_options thinking"
 ENDPOINT = "url key_env concurrency timeout_s retries"

@@ -202,9 +202,8 @@ def test_gym_tasks_get_their_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_extraction(name: str, tmp_path: Path) -> None:
     """Guards against an evaluation that says "lenient" and is strict, or the reverse."""
     row = {"question": "?", "answer": "26", "nums": [3, 7, 5], "target": 26, "options": ["a", "b"], "tools": "[]"}
-    row["answer"] = {"choice": "A", "calls": "[]", "bfcl": "[]", "equation": None, "countdown": "3 7 5 -> 26"}.get(
-        name, "26"
-    )
+    golds = {"choice": "A", "calls": "[]", "bfcl": "[]", "equation": None}
+    row["answer"] = {**golds, "countdown": "3 7 5 -> 26", "signs": "3 7 5 -> 26"}.get(name, "26")
     if name == "boxed":
         del row["options"]
     file = jsonl(tmp_path, row)
