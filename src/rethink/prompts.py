@@ -156,7 +156,7 @@ NEVER_MEANT = re.compile(
 )
 """Placeholders of prompts, here or in other libraries. `\\boxed{response}` is none, because a command comes before it."""
 
-IN_TURN = {
+REQUESTS = {
     "reflect": ("reflect",),
     "retry": ("reflect", "retry"),
     "critique": ("critique",),
@@ -164,7 +164,7 @@ IN_TURN = {
 }
 """The texts that ask for a reply of a phase, each after the replies before it."""
 
-HAVE_TEXTS = frozenset({"solve", "refine", "merge", *IN_TURN})
+PHASES_WITH_TEXTS = frozenset({"solve", "refine", "merge", *REQUESTS})
 """The phases that `Prompts.messages` has texts for."""
 
 FROM_CONVERSATION = "this text has no placeholders, because the turns before it show the problem and the draft"
@@ -280,10 +280,10 @@ class Prompts(PromptTexts):
             return self._refine_messages(problem, shown[0])
         if phase == "merge":
             return self._merge_messages(problem, shown)
-        if phase not in IN_TURN:
+        if phase not in REQUESTS:
             raise ValueError(f"the phase {phase!r} has no prompt text: give the turns after the solve prompt")
         messages = list(opening)
-        for reply, request in zip(shown, IN_TURN[phase], strict=False):
+        for reply, request in zip(shown, REQUESTS[phase], strict=False):
             messages += [Message("assistant", reply), Message("user", getattr(self, request))]
         return tuple(messages)
 

@@ -152,7 +152,7 @@ def test_wrong_refinements_are_kept_too() -> None:
 
 def test_critiques_of_the_policy_itself() -> None:
     """Guards against critiques that are trained or see the verdict. That of the third answer helps."""
-    update, policy = run(n_solve=3, critic=Critic("self"))
+    update, policy = run(n_solve=3, critic=Critic("policy"))
     assert [p.phase for p in policy.shown] == 7 * ["solve"] + 21 * ["critique"] + 21 * ["improve"]
     assert shown(policy.shown[7]) == ["0 + 0 = ?", "answer 0 0", "check"]
     assert shown(policy.shown[30]) == ["0 + 0 = ?", "answer 2 no", "check", "this helps", "again"]
@@ -231,7 +231,7 @@ def test_a_surrogate_that_cannot_be_shaped() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [("method.critic.source=self",), ("method.n_kept=2", OFF_POLICY)])
+@pytest.mark.parametrize("settings", [("method.critic.source=policy",), ("method.n_kept=2", OFF_POLICY)])
 def test_a_run_trains_and_resumes(make: Make, settings: tuple[str, ...]) -> None:
     """Guards against critiques or refinements of newer weights after a resume."""
     texts = (

@@ -61,7 +61,7 @@ def distilled(update: Update) -> Distill:
 def shown(update: Update) -> dict[int, str]:
     """What the teacher reads, by the reply's index."""
     part = distilled(update)
-    return {s.index: t.prompt.messages[-1].content for s, t in zip(part.samples, part.shown, strict=True)}
+    return {s.index: t.prompt.messages[-1].content for s, t in zip(part.samples, part.teacher_samples, strict=True)}
 
 
 @pytest.mark.parametrize(
@@ -112,13 +112,13 @@ def test_the_full_form_is_one_part() -> None:
     assert (update.name, update.n_steps, update.on_policy, len(update.parts)) == ("solve", 3, True, 1)
     assert [prompt.phase for prompt in policy.shown] == ["solve"], "nothing is sampled after a hint"
     assert part.samples == update.groups[0][1:]
-    assert [s.ids for s in part.shown] == [s.ids for s in part.samples]
-    assert [s.prompt_ids for s in part.shown] != [s.prompt_ids for s in part.samples]
-    assert {s.prompt.phase for s in part.shown} == {"hint"}
+    assert [s.ids for s in part.teacher_samples] == [s.ids for s in part.samples]
+    assert [s.prompt_ids for s in part.teacher_samples] != [s.prompt_ids for s in part.samples]
+    assert {s.prompt.phase for s in part.teacher_samples} == {"hint"}
     assert (part.divergence, part.teacher, part.coefficient) == (divergence, "reference", 1.0)
-    assert part.needs_initial
+    assert part.needs_reference
     update, _ = run(SelfDistillation(hints=BRIEF, teacher="policy"))
-    assert not distilled(update).needs_initial
+    assert not distilled(update).needs_reference
 
 
 def test_the_full_form_with_a_share_of_grpo() -> None:

@@ -58,28 +58,28 @@ class Needs:
 
     - `later_phases`: the phases of its prompts in training besides "solve".
     - `asks_teacher`: whether it asks `actors.role("teacher")`.
-    - `compares_with_start`: whether its parts compare with the start model in another way than by an objective's `kl_coef`.
+    - `needs_reference`: whether its parts compare with the reference model in another way than by an objective's `kl_coef`.
     - `samples`: False if it only imitates replies of its problems: it samples nothing in training and needs no reward.
     """
 
     later_phases: tuple[str, ...] = ()
     asks_teacher: bool = False
     samples: bool = True
-    compares_with_start: bool = False
+    needs_reference: bool = False
 
 
 def needs_of(name: str) -> Needs:
     """Return what the method of this name asks for.
 
     >>> needs_of("think_twice")
-    Needs(later_phases=('refine',), asks_teacher=False, samples=True, compares_with_start=False)
+    Needs(later_phases=('refine',), asks_teacher=False, samples=True, needs_reference=False)
     """
     method = find_method(name)
     return Needs(
         getattr(method, "later_phases", Needs.later_phases),
         getattr(method, "asks_teacher", Needs.asks_teacher),
         getattr(method, "samples", Needs.samples),
-        getattr(method, "compares_with_start", Needs.compares_with_start),
+        getattr(method, "needs_reference", Needs.needs_reference),
     )
 
 

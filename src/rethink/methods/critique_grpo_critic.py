@@ -21,13 +21,13 @@ REQUEST = (
 class Critic:
     """Who criticizes answers, and how.
 
-    - `source`: "verifier" writes `if_right` or `if_wrong`, "self" is the policy, asked with `prompts.critique`, and
+    - `source`: "verifier" writes `if_right` or `if_wrong`, "policy" is the policy, asked with `prompts.critique`, and
       "teacher" the teacher, asked with `request`.
     - `if_right`, `if_wrong`: the verifier's critiques; {gold} is the gold answer, {reason} the verdict's reason.
     - `request`: asks the teacher, after the answer; {gold} is the gold answer.
     """
 
-    source: Literal["verifier", "self", "teacher"] = "verifier"
+    source: Literal["verifier", "policy", "teacher"] = "verifier"
     if_right: str = "This solution is right. The answer is {gold}."
     if_wrong: str = "This solution is wrong. The right answer is {gold}."
     request: str = REQUEST
@@ -42,7 +42,7 @@ class Critic:
 
         There is none of a draft if the critique is blank, or if its prompt is too long."""
         asks = [actors.prompts.follow_up(draft, "critique", actors.prompts.critique) for draft in drafts]
-        if self.source == "self":
+        if self.source == "policy":
             return [group[0] for group in actors.policy.sample(asks, 1) if group]
         texts = self._of_teacher(actors, drafts) if self.source == "teacher" else self._of_verifier(drafts)
         found: list[Sample] = []

@@ -36,7 +36,7 @@ class RLTF:
     """First tries, feedback on wrong ones, second tries: one update per problem batch, with two parts.
 
     - `n_solve`: the number of first tries per problem. Each wrong one has one second try.
-    - `feedback`: the reply to `prompts.critique` that a second try sees: the reason of the verdict ("environment"), the
+    - `feedback`: the reply to `prompts.critique` that a second try sees: the reason of the verdict ("verifier"), the
       reply of the teacher, or that of the policy itself.
     - `revise`: asks for the second try.
     - `gamma`: the discount of the second try's reward in the return of the first.
@@ -50,7 +50,7 @@ class RLTF:
     asks_teacher: ClassVar[bool] = True
 
     n_solve: int = 8
-    feedback: Literal["environment", "teacher", "policy"] = "environment"
+    feedback: Literal["verifier", "teacher", "policy"] = "verifier"
     revise: str = REVISE
     gamma: Probability = 0.1
     imitation: NonNegativeFloat = 0.1
@@ -85,7 +85,7 @@ class RLTF:
     def comments(self, actors: Actors, wrong: Sequence[Sample]) -> list[Sample]:
         """Return feedback on wrong tries, in their order. There is none if the prompt is too long or a server failed."""
         asks = [actors.prompts.follow_up(sample, "critique", actors.prompts.critique) for sample in wrong]
-        if self.feedback == "environment":
+        if self.feedback == "verifier":
             return [actors.policy.transcribe(ask, feedback_on(s)) for ask, s in zip(asks, wrong, strict=True)]
         critic = actors.policy if self.feedback == "policy" else actors.role("teacher")
         found: list[Sample] = []

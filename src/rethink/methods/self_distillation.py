@@ -51,12 +51,12 @@ class SelfDistillation:
     >>> policy = FakePolicy(lambda prompt, index, version: "4" if index == 0 else "5")  # scripted replies, no model
     >>> method = SelfDistillation(n_solve=3, hints=Hints(sibling=" Right: {reply}", ask="{question}{hint}"))
     >>> (update,) = method.updates(Actors(policy, Prompts("{question}"), grade), [problem])
-    >>> [(sample.text, sample.prompt.messages[-1].content) for sample in update.parts[0].shown]
+    >>> [(sample.text, sample.prompt.messages[-1].content) for sample in update.parts[0].teacher_samples]
     [('5', '2 + 2? Right: 4'), ('5', '2 + 2? Right: 4')]
     """
 
     later_phases: ClassVar[tuple[str, ...]] = ("hint",)
-    compares_with_start: ClassVar[bool] = True
+    needs_reference: ClassVar[bool] = True
 
     n_solve: PositiveInt = 8
     hints: Hints = Hints()
@@ -84,8 +84,8 @@ class SelfDistillation:
     def full(self, actors: Actors, solved: Sequence[Group], hinted: Hinted) -> Update:
         """Return an update that compares distributions, with a part of GRPO's if it has a share."""
         samples = tuple(sample for sample, _ in hinted)
-        shown = tuple(actors.policy.reprompt(sample, prompt) for sample, prompt in hinted)
-        parts: list[Part] = [Distill(samples, shown, self.divergence, self.teacher, 1 - self.lam)]
+        read = tuple(actors.policy.reprompt(sample, prompt) for sample, prompt in hinted)
+        parts: list[Part] = [Distill(samples, read, self.divergence, self.teacher, 1 - self.lam)]
         if self.lam:
             (reinforced,) = self.solve.update("solve", solved).parts
             assert isinstance(reinforced, PolicyGradient)

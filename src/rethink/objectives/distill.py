@@ -43,9 +43,9 @@ class Distill:
     """Distillation of the policy's replies: the mean over their trained tokens of the divergence from a teacher.
 
     The student is the policy after the sample's own prompt. The teacher reads the same ids after another prompt, that of
-    the sample at the same place in `shown`, and has no gradient. It is the "policy" itself, with the weights of the same
-    optimizer step, or the "reference": the start model, or the moving one of `training.reference_every`. Both distributions
-    have the sample's temperature. The loss holds a few tokens' logits at a time (`training.chunk_tokens`).
+    the sample at the same place in `teacher_samples`, and has no gradient. It is the "policy" itself, with the weights of
+    the same optimizer step, or the "reference": the start model, or the moving one of `training.reference_every`. Both
+    distributions have the sample's temperature. The loss holds a few tokens' logits at a time (`training.chunk_tokens`).
 
     >>> from rethink.policies.fake import FakePolicy
     >>> from rethink.prompts import Prompts
@@ -54,13 +54,13 @@ class Distill:
     >>> policy = FakePolicy(lambda prompt, index, version: "it is 4")
     >>> ((sample,),) = policy.sample(Prompts("{question}").ask([problem]), n=1)
     >>> hinted = policy.transcribe(Prompts("{question} Hint: add.").ask([problem])[0], sample.text)
-    >>> part = Distill((sample,), shown=(hinted,), divergence=Divergence("forward"))
-    >>> part.samples[0].ids == part.shown[0].ids
+    >>> part = Distill((sample,), teacher_samples=(hinted,), divergence=Divergence("forward"))
+    >>> part.samples[0].ids == part.teacher_samples[0].ids
     True
     """
 
     samples: tuple[Sample, ...]
-    shown: tuple[Sample, ...]
+    teacher_samples: tuple[Sample, ...]
     divergence: Divergence = Divergence()
     teacher: Literal["policy", "reference"] = "policy"
     coefficient: float = 1.0
@@ -70,23 +70,23 @@ class Distill:
         return self.samples
 
     @property
-    def needs_initial(self) -> bool:
+    def needs_reference(self) -> bool:
         return self.teacher == "reference"
 
     def select(self, indices: Sequence[int]) -> Distill:
         samples = tuple(self.samples[i] for i in indices)
-        return replace(self, samples=samples, shown=tuple(self.shown[i] for i in indices))
+        return replace(self, samples=samples, teacher_samples=tuple(self.teacher_samples[i] for i in indices))
 
     def check(self) -> None:
-        if len(self.samples) != len(self.shown):
-            raise ValueError(f"{len(self.samples)} samples but {len(self.shown)} shown to the teacher")
-        for sample, shown in zip(self.samples, self.shown, strict=True):
+        if len(self.samples) != len(self.teacher_samples):
+            raise ValueError(f"{len(self.samples)} samples but {len(self.teacher_samples)} teacher_samples")
+        for sample, read in zip(self.samples, self.teacher_samples, strict=True):
             what = f"sample {sample.index} of {sample.prompt.group}"
             if sample.usage is not None:
                 raise ValueError(f"{what} comes from an endpoint and has no token ids to train on")
-            if sample.ids != shown.ids:
+            if sample.ids != read.ids:
                 raise ValueError(
-                    f"{what} has other ids than the one shown to the teacher; make it with `policy.reprompt`"
+                    f"{what} has other ids than the one that the teacher reads; make it with `policy.reprompt`"
                 )
             if not sample.sampling.temperature > 0:
                 raise ValueError(f"{what} is greedy: distributions need a temperature above 0")

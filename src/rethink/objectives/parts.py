@@ -28,8 +28,8 @@ class Part(Protocol):
         ...
 
     @property
-    def needs_initial(self) -> bool:
-        """True if the loss compares with the frozen start model."""
+    def needs_reference(self) -> bool:
+        """True if the loss compares with the reference: the start model, or a moving one."""
         ...
 
     def select(self, indices: Sequence[int]) -> Part:
@@ -91,7 +91,7 @@ class PolicyGradient:
         return self.samples
 
     @property
-    def needs_initial(self) -> bool:
+    def needs_reference(self) -> bool:
         return self.kl_coef != 0
 
     def select(self, indices: Sequence[int]) -> PolicyGradient:
@@ -145,7 +145,7 @@ class Imitate:
         return self.samples
 
     @property
-    def needs_initial(self) -> bool:
+    def needs_reference(self) -> bool:
         return False
 
     def select(self, indices: Sequence[int]) -> Imitate:
@@ -187,7 +187,7 @@ class Prefer:
         return self.chosen
 
     @property
-    def needs_initial(self) -> bool:
+    def needs_reference(self) -> bool:
         return True
 
     def select(self, indices: Sequence[int]) -> Prefer:

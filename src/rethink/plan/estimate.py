@@ -115,7 +115,7 @@ def _frozen(recipe: Recipe, counted: BatchCounts) -> FrozenModels:
     compared = False
     for update in counted.updates:
         for part in update.parts:
-            compared |= part.needs_initial
+            compared |= part.needs_reference
     teacher = recipe.teacher
     is_start = not (teacher.path or teacher.endpoint.url)
     start_samples = bool({"initial", "reference"} & asked) or ("teacher" in asked and is_start)

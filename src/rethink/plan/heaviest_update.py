@@ -28,8 +28,8 @@ def heaviest_update(updates: Sequence[Update], settings: MemorySettings) -> Upda
 def _longest_row(update: Update) -> int:
     longest = 0
     for part in update.parts:
-        shown = part.shown if isinstance(part, Distill) else ()
-        longest = max(longest, *map(_length, (*part.samples, *shown)), 0)
+        read = part.teacher_samples if isinstance(part, Distill) else ()
+        longest = max(longest, *map(_length, (*part.samples, *read)), 0)
     return longest
 
 
@@ -40,7 +40,7 @@ def _length(sample: Sample) -> int:
 def _longest_samples(part: Part, limit: float, n_shares: int) -> Part:
     """Return a part with its longest samples: at most an equal share of them, and about `limit` tokens."""
     if isinstance(part, Distill):
-        return _longest_shown(part, limit, n_shares)
+        return _longest_for_teacher(part, limit, n_shares)
     if isinstance(part, Prefer):
         pairs = sorted(zip(part.chosen, part.rejected, strict=True), key=lambda pair: -sum(map(_length, pair)))
         n_pairs = _n_within([_length(chosen) + _length(rejected) for chosen, rejected in pairs], limit, n_shares)
@@ -72,8 +72,8 @@ def _n_within(sizes: Sequence[int], limit: float, n_shares: int) -> int:
     return most
 
 
-def _longest_shown(part: Distill, limit: float, n_shares: int) -> Distill:
+def _longest_for_teacher(part: Distill, limit: float, n_shares: int) -> Distill:
     """Return the part with the samples whose prompts are the longest for the teacher."""
-    lengths = [_length(shown) if shown.n_trained else 0 for shown in part.shown]
+    lengths = [_length(read) if read.n_trained else 0 for read in part.teacher_samples]
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     return part.select(order[: _n_within([lengths[i] for i in order], limit, n_shares)])

@@ -15,7 +15,7 @@ from rethink.models import lora
 from rethink.models.model_info import ModelInfo, read_model_info
 from rethink.objectives import Objective, objectives_of
 from rethink.problems.rewards import Grader, build_grader
-from rethink.prompts import HAVE_TEXTS, Prompts
+from rethink.prompts import PHASES_WITH_TEXTS, Prompts
 from rethink.recipe import Recipe
 from rethink.strategies import check_needs, parse_all
 from rethink.training import optimizer
@@ -160,7 +160,7 @@ def _later_prompts(recipe: Recipe, inputs: Inputs, prompts: Prompts) -> Iterator
     """Yield one prompt of each later phase of the run, and the first held-out prompt."""
     for problem in inputs.problems[:1]:
         for phase in needs_of(recipe.method["name"]).later_phases:
-            turns = () if phase in HAVE_TEXTS else FOLLOW_UP
+            turns = () if phase in PHASES_WITH_TEXTS else FOLLOW_UP
             yield prompts.messages(problem, phase, ("a draft", "a reflection"), turns)
     for problem in inputs.held_out[:1]:
         yield prompts.messages(problem)

@@ -91,7 +91,7 @@ class Engine(Protocol):
 def lay_out_pack(pack: Pack, device: torch.device, reference: Weights | None, chunk_tokens: int) -> MicroBatch:
     """Return the pack as tensors, with log-probs of the start model if its part needs them."""
     micro = lay_out(pack.samples, device)
-    if not pack.part.needs_initial or not loss_of(pack.part).reference_log_probs:
+    if not pack.part.needs_reference or not loss_of(pack.part).reference_log_probs:
         return micro
     assert reference is not None
     with torch.no_grad():

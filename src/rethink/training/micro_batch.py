@@ -23,7 +23,7 @@ class TrainingSample:
 
     `advantage` (the weight, for imitation) multiplies the loss of its tokens; `scale` is the part's coefficient /
     denominator. `old` are the log-probs [T] that ratios are relative to, if not the sampler's. `position` is the sample's
-    index in the list that it came from. `shown` are the same ids after the prompt of a teacher, if there is one.
+    index in the list that it came from. `teacher_sample` has the same ids after the prompt of a teacher, if there is one.
     """
 
     sample: Sample
@@ -31,7 +31,7 @@ class TrainingSample:
     scale: float = 0.0
     old: tuple[float, ...] | None = None
     position: int = 0
-    shown: Sample | None = None
+    teacher_sample: Sample | None = None
 
     @cached_property
     def n_fed(self) -> int:

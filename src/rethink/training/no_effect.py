@@ -89,7 +89,7 @@ def _reference(recipe: Recipe) -> Iterator[str]:
     if not training.reference_every:
         why = "set training.reference_every above 0"
         yield from _changed("training", training, Training(), ("reference_mixup",), why)
-    elif not needs_of(recipe.method["name"]).compares_with_start:
+    elif not needs_of(recipe.method["name"]).needs_reference:
         objectives = dict(objectives_of(method))
         if not any(objective.kl_coef for objective in objectives.values()):
             keys = " or ".join(f"method.{name}.kl_coef" for name in objectives) or "another method"

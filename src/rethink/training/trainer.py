@@ -175,7 +175,7 @@ class Trainer:
         if not packs:
             statistics.mean("loss", torch.zeros(1))
             return
-        reference = self.reference_weights if any(pack.part.needs_initial for pack in packs) else None
+        reference = self.reference_weights if any(pack.part.needs_reference for pack in packs) else None
         loss, found = self.engine.backward(packs, settings, reference)
         norm = self.engine.clip(self.settings.max_grad_norm)
         if not math.isfinite(loss) or not math.isfinite(norm):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 from array import array
 
-from rethink.objectives import Part, Update
+from rethink.objectives import Distill, Part, Update
 from rethink.types import Sample
+
+SAMPLES = ("samples", "chosen", "rejected", "teacher_samples")
+"""The fields of parts that hold samples."""
 
 
 def update_hash(update: Update) -> str:
@@ -14,13 +17,17 @@ def update_hash(update: Update) -> str:
     found = hashlib.sha256(repr((update.name, update.n_steps, update.on_policy)).encode())
     for part in update.parts:
         found.update(_settings(part).encode())
-        for sample in (*part.samples, *getattr(part, "shown", ())):
+        for sample in (*part.samples, *_read_by_teacher(part)):
             _add(found, sample)
     return found.hexdigest()[:12]
 
 
+def _read_by_teacher(part: Part) -> tuple[Sample, ...]:
+    return part.teacher_samples if isinstance(part, Distill) else ()
+
+
 def _settings(part: Part) -> str:
-    kept = {name: value for name, value in vars(part).items() if name not in ("samples", "chosen", "rejected", "shown")}
+    kept = {name: value for name, value in vars(part).items() if name not in SAMPLES}
     return repr((type(part).__name__, kept))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from rethink.models.language_model import LanguageModel
 from rethink.objectives import Clip, Distill, Divergence, PolicyGradient
 from rethink.training.losses import LossSettings
-from rethink.training.losses.distill import Divergences, distill_loss, distilled_samples, pack_as_shown
+from rethink.training.losses.distill import Divergences, distill_loss, distilled_samples, pack_for_teacher
 from rethink.training.micro_batch import lay_out
 from rethink.types import Sample, Sampling
 from support.samples import (
@@ -62,7 +62,7 @@ def dense_loss(module: Any, teacher: Any, part: Distill) -> Tensor:
     how = part.divergence
     assert how.top_k == 0
     total, n_tokens = torch.zeros((), dtype=torch.float64), 0
-    for sample, shown in zip(part.samples, part.shown, strict=True):
+    for sample, shown in zip(part.samples, part.teacher_samples, strict=True):
         trained = [t for t, is_trained in enumerate(sample.mask) if is_trained]
         if not trained:
             continue
@@ -153,11 +153,11 @@ def test_micro_batches_fit_as_the_teacher_reads_them() -> None:
     """Guards against micro-batches that fit without hints only, and samples in another order than their hints."""
     samples = [reply_of(4, group=g, prompt_ids=(2, k, 3)) for k, g in enumerate("aaabbb", 30)]
     items = distilled_samples(Distill(tuple(samples), tuple(hinted(s, *range(40, 50)) for s in samples)))
-    batches = pack_as_shown(items, 34)
+    batches = pack_for_teacher(items, 34)
     found: list[Sample] = []
     for batch in batches:
-        assert all(item.shown is not None and item.shown.ids == item.sample.ids for item in batch)
-        assert sum(len(item.shown.prompt_ids) + item.n_fed for item in batch if item.shown) <= 34
+        assert all(item.teacher_sample is not None and item.teacher_sample.ids == item.sample.ids for item in batch)
+        assert sum(len(item.teacher_sample.prompt_ids) + item.n_fed for item in batch if item.teacher_sample) <= 34
         found += [item.sample for item in batch]
     assert found == samples
     assert len(batches) >= 3, "two fit with their hints, four without"
@@ -175,7 +175,7 @@ def test_nothing_to_distill_changes_nothing(any_model: LanguageModel) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ids": (8, 9, 1)}, "other ids than the one shown to the teacher"),
+        ({"ids": (8, 9, 1)}, "other ids than the one that the teacher reads"),
         ({"sampling": Sampling(0.0)}, "greedy"),
         ({"usage": (3, 3)}, "endpoint"),
     ],
@@ -184,5 +184,5 @@ def test_samples_that_cannot_be_distilled(changes: dict[str, Any], message: str)
     sample = make_sample((7, 8, 1))
     with pytest.raises(ValueError, match=message):
         Distill((replace(sample, **changes),), (hinted(sample, 5),)).check()
-    with pytest.raises(ValueError, match="1 samples but 0 shown"):
+    with pytest.raises(ValueError, match="1 samples but 0 teacher_samples"):
         Distill((sample,), ()).check()

@@ -29,7 +29,7 @@ from rethink.training.losses.advantage_aware_shaping import shaped_loss
 from rethink.training.losses.base import LossOutput, LossSettings
 from rethink.training.losses.cispo import cispo_loss
 from rethink.training.losses.clip import clip_loss
-from rethink.training.losses.distill import distill_loss, distilled_samples, divergences, pack_as_shown
+from rethink.training.losses.distill import distill_loss, distilled_samples, divergences, pack_for_teacher
 from rethink.training.losses.forward import only_log_probs
 from rethink.training.losses.gmpo import gmpo_loss
 from rethink.training.losses.imitate import imitate_loss, weighted_samples
@@ -66,7 +66,7 @@ LOSSES: dict[type, Loss] = {
     AdvantageAwareShaping: Loss(shaped_loss),
     Imitate: Loss(imitate_loss, weighted_samples),
     Prefer: Loss(prefer_loss, paired_samples, pack_pairs),
-    Distill: Loss(distill_loss, distilled_samples, pack_as_shown, divergences, reference_log_probs=False),
+    Distill: Loss(distill_loss, distilled_samples, pack_for_teacher, divergences, reference_log_probs=False),
 }
 
 

@@ -39,7 +39,7 @@ def divergences(
     """Return the divergences from the teacher, which reads the same ids after its own prompts."""
     teacher = weights if part.teacher == "policy" else reference
     assert teacher is not None
-    read = lay_out([_as_shown(item) for item in micro.samples], micro.ids_F.device)
+    read = lay_out([_for_teacher(item) for item in micro.samples], micro.ids_F.device)
     assert read.order == micro.order, "both sort by the lengths of the replies"
     with torch.no_grad():
         teacher_T_H = trained_states(teacher, read)
@@ -72,24 +72,26 @@ def distill_loss(micro: MicroBatch, values: Divergences, part: Distill, settings
 
 
 def distilled_samples(part: Distill) -> list[TrainingSample]:
-    """Return the samples that have trained tokens, each with the one shown to the teacher."""
+    """Return the samples that have trained tokens, each with the one that the teacher reads."""
     scale = part.coefficient / max(1, sum(s.n_trained for s in part.samples))
     found = []
-    for sample, shown in zip(part.samples, part.shown, strict=True):
+    for sample, read in zip(part.samples, part.teacher_samples, strict=True):
         if sample.n_trained:
-            found.append(TrainingSample(sample, scale=scale, shown=replace(shown, mask=sample.mask)))
+            found.append(TrainingSample(sample, scale=scale, teacher_sample=replace(read, mask=sample.mask)))
     return found
 
 
-def pack_as_shown(samples: Sequence[TrainingSample], max_tokens: int, n_shares: int = 1) -> list[list[TrainingSample]]:
+def pack_for_teacher(
+    samples: Sequence[TrainingSample], max_tokens: int, n_shares: int = 1
+) -> list[list[TrainingSample]]:
     """Distribute samples over micro-batches that fit also as the teacher reads them: its prompts are the longer ones."""
-    numbered = [replace(_as_shown(item), position=i) for i, item in enumerate(samples)]
+    numbered = [replace(_for_teacher(item), position=i) for i, item in enumerate(samples)]
     batches = []
     for batch in pack(numbered, max_tokens, n_shares):
         batches.append([samples[item.position] for item in batch])
     return batches
 
 
-def _as_shown(item: TrainingSample) -> TrainingSample:
-    assert item.shown is not None
-    return replace(item, sample=item.shown)
+def _for_teacher(item: TrainingSample) -> TrainingSample:
+    assert item.teacher_sample is not None
+    return replace(item, sample=item.teacher_sample)
