@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rethink.models.forward.token_log_probs import chunks
+from rethink.models.forward.chunked_head import HeadGradients, chunks
 from rethink.models.forward.weights import logits
 from rethink.objectives import Divergence
 
@@ -61,25 +61,16 @@ class ChunkedDivergence(torch.autograd.Function):
             ctx.saved_tensors
         )
         grad_T = grads[0]
-        weight = weight_V_H.float()
-        grad_hidden = torch.empty_like(hidden_T_H)
-        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # None for a frozen head
-        grad_bias = None if bias_V is None else torch.zeros_like(bias_V, dtype=torch.float32)
+        gradients = HeadGradients(hidden_T_H, weight_V_H, bias_V, ctx.needs_input_grad[1])
         for part in chunks(len(grad_T), ctx.chunk):
             temperature = temperature_T[part, None]
             student_T_V = logits(hidden_T_H[part], (weight_V_H, bias_V)).div_(temperature)
             teacher_T_V = logits(teacher_T_H[part], (teacher_weight_V_H, teacher_bias_V)).div_(temperature)
             slope = _slope(student_T_V, teacher_T_V, ctx.how, grad_T[part]).div_(temperature)
             del student_T_V, teacher_T_V
-            grad_hidden[part] = (slope @ weight).to(grad_hidden.dtype)
-            if grad_weight is not None:
-                grad_weight.addmm_(slope.T, hidden_T_H[part].float())
-            if grad_bias is not None:
-                grad_bias += slope.sum(0)
+            gradients.add(part, slope)
             del slope  # free it before the next chunk
-        bias_out = None if grad_bias is None else grad_bias.to(bias_V.dtype)
-        weight_out = None if grad_weight is None else grad_weight.to(weight_V_H.dtype)
-        return grad_hidden, weight_out, bias_out, None, None, None, None, None, None, None
+        return *gradients.found(), None, None, None, None, None, None, None
 
 
 def _slope(student_T_V: Tensor, teacher_T_V: Tensor, how: Divergence, grad_T: Tensor) -> Tensor:

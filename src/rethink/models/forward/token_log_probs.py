@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rethink.models.forward.chunked_head import HeadGradients, chunks
 from rethink.models.forward.weights import logits
 
 
@@ -41,30 +42,16 @@ class TokenLogProbs(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden_T_H, weight_V_H, bias_V, ids_T, temperature_T = ctx.saved_tensors
         grad_T = grads[0]
-        weight = weight_V_H.float()
-        grad_hidden = torch.empty_like(hidden_T_H)
-        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # None for a frozen head
-        grad_bias = None if bias_V is None else torch.zeros_like(bias_V, dtype=torch.float32)
+        gradients = HeadGradients(hidden_T_H, weight_V_H, bias_V, ctx.needs_input_grad[1])
         for part in chunks(len(ids_T), ctx.chunk):
             scale = (grad_T[part] / temperature_T[part])[:, None]
             logits_T_V = logits(hidden_T_H[part], (weight_V_H, bias_V)).div_(temperature_T[part, None])
             slope = logits_T_V.softmax(-1)
             del logits_T_V
             slope.mul_(-scale).scatter_add_(-1, ids_T[part, None], scale)
-            grad_hidden[part] = (slope @ weight).to(grad_hidden.dtype)
-            if grad_weight is not None:
-                grad_weight.addmm_(slope.T, hidden_T_H[part].float())
-            if grad_bias is not None:
-                grad_bias += slope.sum(0)
+            gradients.add(part, slope)
             del slope  # free it before the next chunk
-        bias_out = None if grad_bias is None else grad_bias.to(bias_V.dtype)
-        weight_out = None if grad_weight is None else grad_weight.to(weight_V_H.dtype)
-        return grad_hidden, weight_out, bias_out, None, None, None
-
-
-def chunks(n: int, size: int) -> list[slice]:
-    """Return slices of at most `size` that cover n places."""
-    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+        return *gradients.found(), None, None, None
 
 
 def token_log_probs(
