@@ -166,6 +166,12 @@ def test_the_defaults_are_those_of_the_release() -> None:
     assert factors(gradient)[:4] == pytest.approx([1.5, -0.5, -0.5, -0.5], abs=1e-4), "standardized: 3/4 / (1/2)"
 
 
+def test_pass_at_k_is_refused() -> None:
+    """Guards against a run that fails in the first update in which few tries are wrong."""
+    with pytest.raises(ValueError, match=r'"pass_at_k" needs groups .* there may be fewer second tries'):
+        ERL(solve=Objective("pass_at_k", pass_k=2))
+
+
 def test_a_text_that_shows_a_placeholder_is_refused() -> None:
     """Guards against a prompt with {draft} in it."""
     with pytest.raises(UserError, match=r"method.request would show \{draft\} as it is"):

@@ -191,6 +191,11 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
     assert PAG(alpha=0.0, solve=Objective(truncated="wrong")).alpha == 0
     with pytest.raises(ValueError, match="n_solve must be at least 2, not 1"):
         PAG(n_solve=1)
+    with pytest.raises(ValueError, match=r'solve.advantage = "maxrl" needs rewards of at least 0, but alpha'):
+        PAG(solve=Objective("maxrl"))
+    assert PAG(alpha=0.0, solve=Objective("maxrl")).alpha == 0
+    with pytest.raises(ValueError, match=r'"pass_at_k" needs groups .* there may be fewer revisions'):
+        PAG(solve=Objective("pass_at_k", pass_k=2))
 
 
 def is_revision(sample: Sample) -> bool:

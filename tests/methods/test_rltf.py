@@ -198,6 +198,12 @@ def test_the_defaults_are_those_of_the_release() -> None:
     assert (gradient.kl_coef, gradient.surrogate) == (0.0, Clip(0.2, 0.28, 3.0))
 
 
+def test_pass_at_k_is_refused() -> None:
+    """Guards against a run that fails in the first update in which few tries are wrong."""
+    with pytest.raises(ValueError, match=r'"pass_at_k" needs groups .* there may be fewer second tries'):
+        RLTF(solve=Objective("pass_at_k", pass_k=2))
+
+
 def test_a_text_that_shows_a_placeholder_is_refused() -> None:
     """Guards against a prompt with {feedback} in it."""
     with pytest.raises(UserError, match=r"method.revise would show \{feedback\} as it is"):

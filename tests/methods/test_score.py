@@ -165,6 +165,9 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         SCoRe(refine=Objective(truncated="wrong", n_steps=1))
     with pytest.raises(ValueError, match="n_solve must be at least 2, not 1"):
         SCoRe(n_solve=1)
+    with pytest.raises(ValueError, match=r'refine.advantage = "maxrl" needs rewards of at least 0, but alpha'):
+        SCoRe(refine=Objective("maxrl", n_steps=1))
+    assert SCoRe(alpha=0.0, refine=Objective("maxrl", n_steps=1)).alpha == 0
 
 
 @pytest.mark.slow

@@ -194,6 +194,10 @@ def test_batches_with_nothing_to_distill(form: Any) -> None:
         (lambda: SelfDistillation(n_solve=1, lam=0.5), "n_solve must be at least 2"),
         (lambda: SelfDistillation(form="sampled", divergence=Divergence("forward")), "divergence has no effect"),
         (lambda: SelfDistillation(solve=Objective(kl_coef=0.1)), "solve has no effect, but for n_steps"),
+        (
+            lambda: SelfDistillation(form="sampled", solve=Objective(surrogate="gmpo")),
+            "gives each token its own advantage",
+        ),
         (lambda: Hints(ask="{task}"), "ask must contain the placeholder {hint}"),
         (lambda: Hints(feedback="wrong"), "feedback must contain the placeholder {message}"),
         (lambda: Divergence(top_k=1, tail=False), "compares nothing"),

@@ -91,6 +91,8 @@ def test_pass_at_k_by_hand() -> None:
     # With k = 3 of 4 and two right, each subset holds a right one: nothing to learn.
     assert pass_at_k([0, 1, 1, 0], 3) == [0.0] * 4
     assert pass_at_k([1, 0], 3) == [0.0] * 2
+    # 13 of 16 right and k = 4: there are only 3 wrong ones. Advantages are exactly 0, without a rounding error.
+    assert pass_at_k([0.1] * 3 + [0.7] * 13, 4) == [0.0] * 16
     # k = 1 is the reward over the standard deviation with n.
     assert pass_at_k([1, 0, 0, 0], 1) == pytest.approx([0.75 / 0.1875**0.5, *[-0.25 / 0.1875**0.5] * 3], abs=1e-5)
 

@@ -108,6 +108,28 @@ def test_pass_at_k_needs_k_and_larger_groups() -> None:
     assert objective.pairs([()]) == []
 
 
+def test_pass_at_k_drops_groups_whose_subsets_are_equal() -> None:
+    """Guards against groups that count as useful, though each pair of their replies holds a right one."""
+    easy, hard = graded_group(R, R, W, seed=2), graded_group(R, W, W, seed=3)
+    objective = Objective("pass_at_k", pass_k=2, zero_std_groups="drop")
+    assert [objective.useful(group) for group in (easy, hard, graded_group(R, NOT_GRADED, NOT_GRADED))] == [
+        False,
+        True,
+        False,
+    ]
+    assert [sample for sample, _ in objective.pairs([easy, hard])] == list(hard)
+    assert all(advantage == 0 for _, advantage in replace(objective, zero_std_groups="keep").pairs([easy]))
+    assert replace(objective, advantage="center", pass_k=0).useful(easy)
+
+
+def test_groups_of_one_reply_are_not_all_dropped() -> None:
+    """Guards against a run without a single optimizer step."""
+    with pytest.raises(ValueError, match='n_solve = 1 and zero_std_groups = "drop" would drop all groups'):
+        Objective("reinforce_pp", zero_std_groups="drop").check_group_size("n_solve", 1)
+    Objective("reinforce_pp", zero_std_groups="drop").check_group_size("n_solve", 2)
+    Objective("reinforce_pp").check_group_size("n_solve", 1)
+
+
 def test_a_constant_aggregation_divides_by_the_longest_possible_reply() -> None:
     """Guards against a length of 1, with which the loss is a sum over tokens, and one that beats the given length."""
     group = tuple(replace(sample, sampling=Sampling(max_tokens=17)) for sample in graded_group(R, W))

@@ -50,7 +50,7 @@ class ERL:
     solve: Objective = Objective("standardize", kl_coef=0.001, n_steps=1)
 
     def __post_init__(self) -> None:
-        self.solve.check_group_size("n_solve", self.n_solve)
+        self.solve.check_group_size("n_solve", self.n_solve, others="second tries")
         refuse_unfilled("method.request", self.request, ("feedback", "memory"))
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:

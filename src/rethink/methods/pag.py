@@ -50,9 +50,11 @@ class PAG:
     solve: Objective = Objective()
 
     def __post_init__(self) -> None:
-        self.solve.check_group_size("n_solve", self.n_solve)
+        self.solve.check_group_size("n_solve", self.n_solve, others="revisions")
         if self.alpha and self.solve.truncated == "wrong":
             raise ValueError('solve.truncated = "wrong" would replace the bonus of revisions; use "keep" or "mask"')
+        if self.alpha:
+            self.solve.refuse_negative_rewards("solve", "alpha can make them negative")
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         answers = actors.rollout(actors.prompts.ask(problems), self.n_solve)

@@ -59,7 +59,7 @@ class RLTF:
     solve: Objective = Objective(n_steps=1)
 
     def __post_init__(self) -> None:
-        self.solve.check_group_size("n_solve", self.n_solve)
+        self.solve.check_group_size("n_solve", self.n_solve, others="second tries")
         refuse_unfilled("method.revise", self.revise, ())
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:

@@ -67,6 +67,9 @@ class SCoRe:
             )
         if "wrong" in (self.solve.truncated, self.refine.truncated):
             raise ValueError('truncated = "wrong" would replace the return of two tries; use "keep" or "mask"')
+        if self.alpha:
+            self.solve.refuse_negative_rewards("solve", "alpha can make them negative")
+            self.refine.refuse_negative_rewards("refine", "alpha can make them negative")
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         batch = actors.state.get("n_batches", 0)

@@ -71,6 +71,11 @@ class SelfDistillation:
             check_group_size("n_solve", self.n_solve)
         if self.form == "sampled" and self.divergence != Divergence():
             raise ValueError('divergence has no effect with form = "sampled"')
+        if self.form == "sampled" and self.solve.surrogate == "gmpo":
+            raise ValueError(
+                'form = "sampled" gives each token its own advantage, but solve.surrogate = "gmpo" has one ratio for all '
+                "tokens of a reply; choose another surrogate"
+            )
         if self.form == "full" and not self.lam and replace(self.solve, n_steps=1) != Objective(n_steps=1):
             raise ValueError('solve has no effect, but for n_steps, with form = "full" and lam = 0; set lam')
 

@@ -64,7 +64,7 @@ def pass_at_k(rewards_G: Sequence[float], k: int) -> list[float]:
     [1.0, -0.333, -0.333, -0.333]
     """
     n = len(rewards_G)
-    if n < k or min(rewards_G) == max(rewards_G):
+    if not subsets_differ(rewards_G, k):
         return [0.0] * n
     order = sorted(range(n), key=lambda i: rewards_G[i])
     sorted_G = [rewards_G[i] for i in order]
@@ -79,6 +79,16 @@ def pass_at_k(rewards_G: Sequence[float], k: int) -> list[float]:
     for i, place in enumerate(order):
         advantages[place] = (_mean_with(sorted_G, i, k) - mean) / (std + EPS)
     return advantages
+
+
+def subsets_differ(rewards_G: Sequence[float], k: int) -> bool:
+    """Return whether some subsets of k replies have a larger largest reward than others. The smallest one is the k-th
+    smallest of all rewards.
+
+    >>> subsets_differ([1, 1, 0, 0], k=2), subsets_differ([1, 1, 1, 0], k=2)
+    (True, False)
+    """
+    return len(rewards_G) >= k and sorted(rewards_G)[k - 1] < max(rewards_G)
 
 
 def _mean_with(sorted_G: Sequence[float], i: int, k: int) -> float:

@@ -11,7 +11,13 @@ from annotated_types import Gt
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from rethink.errors import UserError
-from rethink.objectives.advantages import advantages, check_group_size, overlong_penalty, smallest_group
+from rethink.objectives.advantages import (
+    advantages,
+    check_group_size,
+    overlong_penalty,
+    smallest_group,
+    subsets_differ,
+)
 from rethink.objectives.parts import Advantage, PolicyGradient
 from rethink.objectives.surrogates import CISPO, GMPO, SAPO, AdvantageAwareShaping, Clip, Surrogate
 from rethink.objectives.update import Update
@@ -39,8 +45,8 @@ class Objective:
       reward 0 ("wrong").
     - `overlong_buffer`: the number of tokens below `max_tokens` from which long replies lose reward
       (`advantages.overlong_penalty`); 0 is off.
-    - `zero_std_groups`: groups of equal rewards have no gradient; "keep" counts their tokens in the denominator, "drop"
-      does not (DAPO).
+    - `zero_std_groups`: groups of equal rewards (with "pass_at_k": of subsets with equal rewards) have no gradient, except
+      with "reinforce_pp"; "keep" counts their tokens in the denominator, "drop" leaves them out (DAPO).
     - `n_steps`: the number of optimizer steps per update.
     - `pass_k`: the k of "pass_at_k", below the number of replies per group.
     - `surrogate`: how a token's loss depends on its advantage: "clip" (PPO, GRPO, DAPO, GSPO), "gmpo", "cispo" or "sapo";
@@ -134,14 +140,33 @@ class Objective:
         rewards_G = [self._reward(s) for s in group if s.reward is not None]
         if len(rewards_G) < smallest_group(self.advantage):
             return False
-        return self.zero_std_groups == "keep" or min(rewards_G) < max(rewards_G)
+        return self.zero_std_groups == "keep" or subsets_differ(rewards_G, max(1, self.pass_k))
 
-    def check_group_size(self, name: str, n: int) -> None:
-        """Raise ValueError if groups of n samples, the setting `name`, are too small for a baseline."""
+    def check_group_size(self, name: str, n: int, others: str = "") -> None:
+        """Raise ValueError if groups of n samples, the setting `name`, are too small for a baseline.
+
+        `others` names replies with this objective of which there may be any number per group."""
         check_group_size(name, n, smallest_group(self.advantage))
+        if n == 1 and self.zero_std_groups == "drop":
+            raise ValueError(
+                f'{name} = 1 and zero_std_groups = "drop" would drop all groups: a single reward is equal to itself; set '
+                'zero_std_groups = "keep"'
+            )
         if self.pass_k >= n:
             raise ValueError(
                 f"{name} must be above pass_k = {self.pass_k}, not {n}: pass@k compares subsets of a group"
+            )
+        if self.pass_k and others:
+            raise ValueError(
+                f'advantage = "pass_at_k" needs groups of more than pass_k = {self.pass_k} replies, but there may be fewer '
+                f"{others}; choose another advantage"
+            )
+
+    def refuse_negative_rewards(self, setting: str, why: str) -> None:
+        """Raise ValueError if the rewards of this objective, the value of a method's setting, must not be negative."""
+        if self.advantage == "maxrl":
+            raise ValueError(
+                f'{setting}.advantage = "maxrl" needs rewards of at least 0, but {why}; choose another advantage'
             )
 
     def _check_k(self, group: Group) -> None:
@@ -154,7 +179,9 @@ class Objective:
     def make_surrogate(self, shaping: AdvantageAwareShaping | None = None) -> Surrogate:
         """Return the surrogate with its settings. `shaping` is the loss of guided tokens, beside the clipped one."""
         if shaping is not None and self.surrogate != "clip":
-            raise ValueError(f'the shaping of guided tokens needs surrogate = "clip", not "{self.surrogate}"')
+            raise ValueError(
+                f'this method shapes the loss of some tokens, which needs surrogate = "clip", not "{self.surrogate}"'
+            )
         if self.surrogate == "gmpo":
             return GMPO(self.clip_low, self.clip_high)
         if self.surrogate == "cispo":
