@@ -19,7 +19,7 @@ from rethink import recipes
 from rethink.errors import UserError
 from rethink.methods import find_method
 from rethink.models import bundled
-from rethink.objectives import presets
+from rethink.objectives.presets import with_preset
 from rethink.prompts import PromptTexts
 from rethink.recipes import keys, values
 from rethink.recipes.overrides import apply_overrides
@@ -96,7 +96,7 @@ class Recipe:
         settings = dict(self.method)
         cls = find_method(str(settings.pop("name", "")))
         if "objective" in settings and "objective" not in keys.fields_of(cls):
-            settings = presets.apply(settings.pop("objective"), cls, settings)
+            settings = with_preset(settings.pop("objective"), cls, settings)
         return _validated(cls, settings, "method.", _all_keys(self.method))
 
 

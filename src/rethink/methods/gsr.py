@@ -20,7 +20,7 @@ from rethink.errors import UserError
 from rethink.methods.actors import Actors
 from rethink.methods.imitate import demonstrations
 from rethink.objectives import Imitate, Update
-from rethink.problems.conversation import question_cell
+from rethink.problems.conversation import problem_cells
 from rethink.seeds import rng
 from rethink.types import Group, Problem, Sample
 
@@ -86,9 +86,7 @@ class GSR:
             if direct is None and refined is None:
                 continue
             yield {
-                "problem": problem.id,
-                "question": question_cell(problem),
-                "gold": problem.gold,
+                **problem_cells(problem),
                 "candidates": texts[i],
                 "n_right": sum(s.right is True for s in candidates[i]),
                 "n_cut": sum(map(actors.prompts.is_cut, texts[i])),

@@ -101,14 +101,13 @@ class SelfDistillation:
         """Return an update with one advantage per token."""
         teacher = actors.role("reference") if self.teacher == "reference" else actors.policy
         scores = actors.score([sample for sample, _ in hinted], teacher, [prompt for _, prompt in hinted])
-        reinforced = self.solve.pairs(solved) if self.lam else []
         pairs: dict[tuple[str, int], tuple[Sample, tuple[float, ...]]] = {}
-        for sample, advantage in reinforced:
+        for sample, advantage in self.solve.pairs(solved) if self.lam else ():
             pairs[sample.key] = sample, (self.lam * advantage,) * len(sample.ids)
         for (sample, _), teacher_T in zip(hinted, scores, strict=True):
-            _, advantage_T = pairs.get(sample.key, (sample, (0.0,) * len(sample.ids)))
-            mixed = []
-            for own, t, s in zip(advantage_T, teacher_T, sample.log_probs, strict=True):
-                mixed.append(own + (1 - self.lam) * (t - s))
+            _, grpo_T = pairs.get(sample.key, (sample, (0.0,) * len(sample.ids)))
+            mixed: list[float] = []
+            for grpo, with_hint, without_hint in zip(grpo_T, teacher_T, sample.log_probs, strict=True):
+                mixed.append(grpo + (1 - self.lam) * (with_hint - without_hint))
             pairs[sample.key] = sample, tuple(mixed)
         return self.solve.update_from_pairs("solve", list(pairs.values()), solved)

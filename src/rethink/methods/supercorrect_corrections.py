@@ -10,7 +10,7 @@ from rethink.methods.actors import Actors
 from rethink.methods.imitate import known_answer
 from rethink.methods.supercorrect_inspection import Inspection
 from rethink.methods.supercorrect_steps import Correction, StepForm
-from rethink.problems.conversation import question_cell
+from rethink.problems.conversation import problem_cells
 from rethink.types import Group, Problem, Sample
 
 FAULTY = "replies of the teacher that still had faults after the last round"
@@ -33,12 +33,7 @@ def rewritten_solutions(
         if reply is None:
             actors.leave_out(FAULTY)
             continue
-        yield {
-            "problem": problem.id,
-            "question": question_cell(problem),
-            "gold": problem.gold,
-            "reply": reply.text,
-        }
+        yield {**problem_cells(problem), "reply": reply.text}
 
 
 def correction_pairs(
@@ -76,9 +71,7 @@ def correction_pairs(
             continue
         yield {
             "id": f"{error.problem.id}#{error.index}",
-            "problem": error.problem.id,
-            "question": question_cell(error.problem),
-            "gold": error.problem.gold,
+            **problem_cells(error.problem),
             "draft": error.text,
             "step": correction.k,
             "chosen": correction.right_steps + correction.trace,

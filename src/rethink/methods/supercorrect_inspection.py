@@ -76,7 +76,7 @@ class Inspection:
         for i, reply in replies.items():
             faults[i] = check(i, reply)
             if not faults[i] and self.by != "nobody":
-                faults[i] = "It is too long."  # unless the inspector's prompt has room for it
+                faults[i] = "It is too long."  # stays if the inspector's prompt has no room for it
                 values = {"solution": known_answer(reply.problem), "reply": reply.text}
                 inspected[i] = actors.prompts.compose(reply.problem, "inspect", self.ask, draft=reply, **values)
         if not inspected:

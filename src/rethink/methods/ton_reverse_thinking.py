@@ -8,7 +8,7 @@ from typing import Any
 from rethink.methods.actors import Actors
 from rethink.methods.imitate import known_answer
 from rethink.methods.ton_thoughts import ThoughtForm
-from rethink.problems.conversation import question_cell
+from rethink.problems.conversation import problem_cells
 from rethink.types import Problem, Sample
 
 EXPLAIN = (
@@ -33,12 +33,7 @@ def explained(actors: Actors, problems: Sequence[Problem], form: ThoughtForm, te
             if fault:
                 actors.leave_out(fault)
                 continue
-            yield {
-                "problem": problem.id,
-                "question": question_cell(problem),
-                "gold": problem.gold,
-                "reply": reply,
-            }
+            yield {**problem_cells(problem), "reply": reply}
 
 
 def _fault(thought: Sample, reply: str, form: ThoughtForm) -> str:

@@ -87,4 +87,7 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    grow(sys.argv[1]) if "--grow" in sys.argv[2:] else main(sys.argv[1])
+    if "--grow" in sys.argv[2:]:
+        grow(sys.argv[1])
+    else:
+        main(sys.argv[1])

@@ -50,7 +50,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 """The settings of `Objective` that each preset replaces. All others stay: KL, number of steps, truncated replies."""
 
 
-def apply(name: Any, method: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def with_preset(name: Any, method: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a method, with those of a preset in each of its objectives. Settings that are given win.
 
     Raise UserError for an unknown preset, and for a method without objectives."""

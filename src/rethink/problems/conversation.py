@@ -124,6 +124,11 @@ def question_cell(problem: Problem) -> str:
     return json.dumps([{"role": turn.role, "content": turn.content} for turn in turns], ensure_ascii=False)
 
 
+def problem_cells(problem: Problem) -> dict[str, str]:
+    """Return the cells with which a prepared row names its problem."""
+    return {"problem": problem.id, "question": question_cell(problem), "gold": problem.gold}
+
+
 def refuse_media(row: Row) -> None:
     """Raise UserError if the row has an image, a video or a sound, which would be left out of the prompt."""
     for name, value in row.values.items():

@@ -32,19 +32,19 @@ class Batch:
     ) -> None:
         self.run = run
         self.number = number
-        self.stream = stream = copy.copy(stream)
-        self.problems = stream.next_batch()
+        self.stream = copy.copy(stream)
+        self.problems = self.stream.next_batch()
         self.state = state
         self.meter = Meter()
         metered = MeteredPolicy(policy or run.policy, self.meter)
         actors = Actors(
             metered,
-            build_prompts(run.recipe, stream.pass_seed),
+            build_prompts(run.recipe, self.stream.pass_seed),
             self._grade,
             self._role,
             state,
             run.ranks.sampling_group,
-            stream.more,
+            self.stream.more,
         )
         self.updates: Iterator[Update] = run_method(run.method, actors, self.problems)
 

@@ -115,6 +115,7 @@ def check_lengths(recipe: Recipe, info: ModelInfo) -> None:
         limits["evaluation.refine_sampling"] = evaluation.refine_sampling or evaluation.sampling
     for name, sampling in limits.items():
         check_room(f"{name}.max_tokens", sampling.max_tokens, info.max_positions)
+    # A method's own limits of replies are named like `max_feedback_tokens`; they are the teacher's if it has a model.
     method: Any = recipe.build_method()
     is_other_model = needs.asks_teacher and has_model(recipe.teacher)
     for f in fields(method):

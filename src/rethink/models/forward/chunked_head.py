@@ -14,8 +14,8 @@ def chunks(n: int, size: int) -> list[slice]:
 class HeadGradients:
     """Gradients of hidden states [T, H], and of an output layer's weight [V, H] and bias [V], from those of its logits.
 
-    They are added up in float32, chunk by chunk. A frozen weight (`needs_weight` False) has none: it would be as large as the
-    layer."""
+    They are added up in float32, chunk by chunk. A frozen weight (`needs_weight` False) has none: it would be as large as
+    the layer."""
 
     def __init__(self, hidden_T_H: Tensor, weight_V_H: Tensor, bias_V: Tensor | None, needs_weight: bool) -> None:
         self._hidden_T_H = hidden_T_H
