@@ -30,7 +30,7 @@ import torch
 from rethink.build import build_prompts, local_policy, open_model
 from rethink.evaluation.answers import Answer, read_answers
 from rethink.evaluation.evaluate import EvaluationSpec, resumable_answers, run_evaluation
-from rethink.evaluation.intervals import Difference
+from rethink.evaluation.intervals import Difference, Estimate
 from rethink.evaluation.runs import over_seeds
 from rethink.evaluation.summary import Summary, summarize
 from rethink.problems.source import load_problems
@@ -121,8 +121,8 @@ def _measures(found: dict[str, Summary]) -> dict[str, float]:
         "entropy": refine.solve.entropy.value,
         "cut": refine.solve.truncated.value,
     }
-    rates = {
-        "refined": refine.refined and refine.refined.accuracy,
+    rates: dict[str, Estimate | None] = {
+        "refined": None if refine.refined is None else refine.refined.accuracy,
         "fix": refine.fix,
         "fresh answer instead": refine.fix_fresh,
         "damage": refine.damage,
