@@ -35,6 +35,7 @@ from rethink.settings import (
     Reward,
     Sampler,
     Training,
+    default_of,
 )
 from rethink.strategies import parse_all
 from rethink.types import Sampling
@@ -156,7 +157,7 @@ def _required(recipe: Recipe) -> dict[str, Any]:
     method = recipe.build_method()
     required: dict[str, Any] = {}
     for f in dataclasses.fields(method):
-        if f.init and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+        if f.init and default_of(f) is dataclasses.MISSING:
             required[f.name] = getattr(method, f.name)
     return required
 
@@ -272,9 +273,9 @@ def _merge_defaults(cls: type[Any], table: Mapping[str, Any]) -> dict[str, Any]:
     """Fill in what a section leaves out. A section's default in its parent may differ from the default of its class."""
     filled = dict(table)
     for f in dataclasses.fields(cls):
-        given = table.get(f.name)
-        if isinstance(given, Mapping) and dataclasses.is_dataclass(f.default) and not isinstance(f.default, type):
-            filled[f.name] = dataclasses.asdict(f.default) | _merge_defaults(type(f.default), given)
+        given, default = table.get(f.name), default_of(f)
+        if isinstance(given, Mapping) and dataclasses.is_dataclass(default) and not isinstance(default, type):
+            filled[f.name] = dataclasses.asdict(default) | _merge_defaults(type(default), given)
     return filled
 
 

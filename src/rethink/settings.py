@@ -7,7 +7,7 @@ checked when a recipe is loaded (`rethink.recipe.load_recipe`), not when code ma
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -23,6 +23,11 @@ Probability = Annotated[float, Ge(0), Le(1)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
 Size = Annotated[NonNegativeFloat, AllowInfNan(False)]
 ImportanceSamplingMode = Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
+
+
+def default_of(setting: Field[Any]) -> Any:
+    """Return the default of a dataclass field, also one from a factory, or MISSING if there is none."""
+    return setting.default if setting.default_factory is MISSING else setting.default_factory()
 
 
 @dataclass(frozen=True)

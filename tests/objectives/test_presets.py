@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -89,6 +89,24 @@ def test_a_method_without_objectives_has_no_preset() -> None:
     """Guards against a preset that is accepted and not used."""
     with pytest.raises(UserError, match='"grpo" has no effect: GSR has no policy gradient'):
         method_of("method.name=gsr", "method.objective=grpo")
+
+
+@dataclass(frozen=True)
+class FactoryMethod:
+    n: int = 4
+    solve: Objective = field(default_factory=lambda: Objective(loss_aggregation="constant", kl_coef=0.5))
+
+    def updates(self, actors: Any, problems: Any) -> Any:
+        return []
+
+
+def test_the_default_of_an_objective_may_come_from_a_factory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: one setting of such an objective set all others to the defaults of `Objective`, and presets were
+    refused because the method seemed to have none."""
+    monkeypatch.setitem(METHODS, "own", FactoryMethod)
+    solve = method_of("method.name=own", "method.solve.n_steps=1").solve
+    assert solve == Objective(loss_aggregation="constant", kl_coef=0.5, n_steps=1)
+    assert method_of("method.name=own", "method.objective=gspo").solve == preset("gspo", Objective(kl_coef=0.5))
 
 
 @dataclass(frozen=True)

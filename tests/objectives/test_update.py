@@ -110,3 +110,11 @@ def test_metrics_are_numbers() -> None:
     assert Update("a", (), metrics={"n": 3, "share": float("nan")}).metrics["n"] == 3
     with pytest.raises(ValueError, match=r"update 'a': metrics\['n'\] must be a number, not 'three'"):
         Update("a", (), metrics={"n": "three"})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("advantage", [float("nan"), float("inf"), (0.5, float("nan"))])
+def test_advantages_that_are_not_finite_are_refused(advantage: float | tuple[float, ...]) -> None:
+    """Regression: the run stopped with a loss of nan and the advice to lower the learning rate."""
+    part = PolicyGradient((make_sample((7, 1), group="g"),), (advantage,))
+    with pytest.raises(ValueError, match=r"update 'solve': sample 0 of g.* has an advantage that is not finite"):
+        Update("solve", (part,))

@@ -77,3 +77,11 @@ def test_extend_cut_and_reprompt() -> None:
     again = policy.reprompt(graded, refine)
     assert (again.ids, again.prompt, again.verdict, again.forced) == (sample.ids, refine, graded.verdict, (True,) * 4)
     assert len(again.prompt_ids) == len(" ".join(m.content for m in refine.messages).split())
+
+
+def test_transcribed_replies_are_forced() -> None:
+    """Regression: the tokens of a given reply looked sampled, at the script's log-prob of -1."""
+    (prompt,) = TEXTS.ask(PROBLEMS[:1])
+    shown = FakePolicy(lambda p, i, v: "7").transcribe(prompt, "2 + 3")
+    assert shown.forced == (True,) * 4  # three words and the end token
+    assert all(math.isnan(log_prob) for log_prob in shown.log_probs)

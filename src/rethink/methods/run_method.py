@@ -17,7 +17,8 @@ def run_method(method: Method, actors: Actors, problems: Sequence[Problem]) -> I
     found: Any = method.updates(actors, problems)
     if not isinstance(found, Iterable):
         raise UserError(
-            f"{name}.updates returned {found!r}: it must `yield` updates; see docs/write-your-own-method.md"
+            f"{name}.updates returned an object of type {type(found).__name__}: it must `yield` updates; "
+            "see docs/write-your-own-method.md"
         )
     for update in found:
         if not isinstance(update, Update):

@@ -5,6 +5,7 @@ The losses themselves are in `training/losses/`, one file each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -112,6 +113,9 @@ class PolicyGradient:
                     f"sample {sample.index} of {sample.prompt.group} has {len(sample.ids)} tokens but {len(advantage)} "
                     "advantages; give one per token of `sample.ids`, or one for all of them"
                 )
+            of_tokens = advantage if isinstance(advantage, tuple) else (advantage,)
+            if not all(map(math.isfinite, of_tokens)):
+                raise ValueError(f"sample {sample.index} of {sample.prompt.group} has an advantage that is not finite")
             if sample.usage is not None:
                 raise ValueError("samples of an endpoint have no token ids to train on")
             if not sample.sampling.trainable:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rethink.errors import UserError
 from rethink.objectives.objective import Objective
+from rethink.settings import default_of
 
 _TOKEN_CLIP = {"surrogate": "clip", "importance_sampling_level": "token", "dual_clip": math.inf, "clip_low": 0.2}
 
@@ -56,7 +57,8 @@ def with_preset(name: Any, method: type[Any], settings: Mapping[str, Any]) -> di
     Raise UserError for an unknown preset, and for a method without objectives."""
     if not isinstance(name, str) or name not in PRESETS:
         raise UserError(f"method.objective is a name, one of {', '.join(PRESETS)}, and not {name!r}")
-    bases = {f.name: f.default for f in fields(method) if isinstance(f.default, Objective)}
+    defaults = {f.name: default_of(f) for f in fields(method)}
+    bases = {key: default for key, default in defaults.items() if isinstance(default, Objective)}
     if not bases:
         raise UserError(f'method.objective = "{name}" has no effect: {method.__name__} has no policy gradient')
     found = dict(settings)

@@ -45,7 +45,7 @@ class Policy(Protocol):
         ...
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
-        """Return a given reply as a sample, as if the policy had sampled it; its log-probs are NaN."""
+        """Return a given reply as a sample. All its tokens are forced, since no policy has sampled them."""
         ...
 
     def splice(self, sample: Sample, text: str) -> Sample | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from rethink.policies.base import Policy
-from rethink.policies.edits import append_forced, append_sampled, as_reply_to, common_sampling, cut_to, without_end
+from rethink.policies.edits import NAN, append_forced, append_sampled, as_reply_to, common_sampling, cut_to, without_end
 from rethink.seeds import rng
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling
 
@@ -66,7 +66,9 @@ class FakePolicy(Policy):
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
         """Return the reply as a sample; see `Policy`."""
-        return self._sample(prompt, 0, reply, self.sampling)
+        sample = self._sample(prompt, 0, reply, self.sampling)
+        n = len(sample.ids)
+        return replace(sample, forced=(True,) * n, log_probs=(NAN,) * n)
 
     def splice(self, sample: Sample, text: str) -> Sample | None:
         """Return the sample with `text` appended; see `Policy`."""

@@ -139,7 +139,7 @@ class TokenPolicy(TrainedPolicy, ABC):
         return tuple(group)
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
-        """Return a given reply as a sample, as if the policy had sampled it at temperature 1; its log-probs are NaN."""
+        """Return a given reply as a sample at temperature 1, with all tokens forced; see `Policy`."""
         prompt_ids = self.model.chat.encode(prompt.messages)
         ids = self.model.chat.encode_reply(reply.removeprefix(self.model.chat.reply_prefix(prompt_ids)))
         return Sample(
@@ -153,6 +153,7 @@ class TokenPolicy(TrainedPolicy, ABC):
             stop="stop",
             sampling=Sampling(max_tokens=self.sampling.max_tokens),
             version=self.version,
+            forced=(True,) * len(ids),
         )
 
     def splice(self, sample: Sample, text: str) -> Sample | None:

@@ -12,7 +12,7 @@ from rethink.objectives import Objective, objectives_of
 from rethink.problems.files import suffix_of
 from rethink.problems.suites import expand_sources, find_suite
 from rethink.recipe import Recipe
-from rethink.settings import Evaluation, Lora, ProblemSource, Sampler, Training
+from rethink.settings import Evaluation, Lora, ProblemSource, Sampler, Training, default_of
 from rethink.strategies import parse_all
 
 COLUMNS = ("question", "answer", "tools", "options", "context", "id", "suite")
@@ -170,7 +170,7 @@ def _kind(name: str) -> str:
 
 def _objectives(recipe: Recipe) -> Iterator[str]:
     method = recipe.build_method()
-    defaults = {f.name: f.default for f in fields(method)}
+    defaults = {f.name: default_of(f) for f in fields(method)}
     for name, objective in objectives_of(method):
         section = f"method.{name}"
         default = defaults[name] if isinstance(defaults[name], Objective) else Objective()

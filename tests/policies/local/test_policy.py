@@ -259,4 +259,5 @@ def test_transcribe(qwen: LanguageModel) -> None:
     assert shown.ids == (number("3"), number("*"), number("7"), number("<end>"))
     assert shown.prompt_ids == tuple(map(number, ["<user>", "3", "7", "5", "->", "26", "<reply>"]))
     assert (shown.mask, shown.stop, shown.text) == ((True,) * 4, "stop", "3 * 7")
+    assert shown.forced == (True,) * 4
     assert all(math.isnan(lp) for lp in shown.log_probs)

@@ -54,7 +54,9 @@ def has_gradient(part: PolicyGradient, i: int) -> bool:
 
 
 class TokenLosses(NamedTuple):
-    """Loss per token [T] without scale, its ratio, and whether the clip removes its gradient, below or above."""
+    """Loss per token [T] without scale, its ratio, and whether the clip removes its gradient, below or above.
+
+    All but the loss are for the log."""
 
     loss_T: Tensor
     ratio_T: Tensor
@@ -74,7 +76,7 @@ def policy_gradient(
     statistics = Statistics()
     if settings.comparison:
         compare_to_sampler(statistics, settings.comparison, log_probs_T.detach(), micro.sampler_T)
-    statistics.mean("ratio", tokens.ratio_T)
+    statistics.mean("ratio", tokens.ratio_T.detach())
     statistics.mean("clip_low_frac", tokens.clipped_low_T.float())
     statistics.mean("clip_high_frac", tokens.clipped_high_T.float())
     if settings.importance_sampling_mode != "none":
