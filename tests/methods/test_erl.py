@@ -155,12 +155,12 @@ def test_without_failures_only_first_tries_are_trained() -> None:
 
 def test_without_imitation_there_is_one_part() -> None:
     """Guards against a forward pass for a part of weight 0."""
-    assert len(run("rw", "-r", imitation=0.0)[0].parts) == 1
+    assert len(run("rw", "-r", imitation_coef=0.0)[0].parts) == 1
 
 
 def test_the_defaults_are_those_of_the_release() -> None:
     """Guards against a silent change of a setting that docs/methods/erl.md names."""
-    assert (ERL().n_solve, ERL().imitation, ERL().second_try_sees) == (4, 1.0, "reflection")
+    assert (ERL().n_solve, ERL().imitation_coef, ERL().second_try_sees) == (4, 1.0, "reflection")
     gradient, _ = parts_of(run("rwww", "-rww", solve=ERL().solve)[0])
     assert (gradient.kl_coef, gradient.surrogate) == (0.001, Clip(0.2, 0.28, 3.0))
     assert factors(gradient)[:4] == pytest.approx([1.5, -0.5, -0.5, -0.5], abs=1e-4), "standardized: 3/4 / (1/2)"

@@ -52,7 +52,7 @@ def parts_of(update: Update) -> tuple[PolicyGradient, Imitate]:
 def test_the_returns_and_weights_are_those_of_the_equations() -> None:
     """Guards against a discount on the wrong try, mixed baselines, and weights relative to second tries.
 
-    r0 = 1 0 0 0 and r1 = - 1 0 0, gamma 0.1: returns 1, 0.1, 0, 0 of mean 0.275; second tries have mean 1/3; weights are
+    r0 = 1 0 0 0 and r1 = - 1 0 0, discount 0.1: returns 1, 0.1, 0, 0 of mean 0.275; second tries have mean 1/3; weights are
     r1 - mean r0 = r1 - 1/4."""
     gradient, imitation = parts_of(run("rwww", "-rww")[0])
     assert [s.text for s in gradient.samples] == [
@@ -184,7 +184,7 @@ def test_without_wrong_tries_nothing_is_imitated() -> None:
 
 def test_without_imitation_there_is_one_part() -> None:
     """Guards against a forward pass for a part of weight 0."""
-    update, _ = run("rw", "-r", imitation=0.0)
+    update, _ = run("rw", "-r", imitation_coef=0.0)
     assert len(update.parts) == 1
     assert "imitated_frac" not in update.metrics
 
@@ -192,7 +192,7 @@ def test_without_imitation_there_is_one_part() -> None:
 def test_the_defaults_are_those_of_the_release() -> None:
     """Guards against a silent change of a setting that docs/methods/rltf.md names."""
     method = RLTF()
-    assert (method.n_solve, method.gamma, method.imitation, method.min_log_prob) == (8, 0.1, 0.1, -5.0)
+    assert (method.n_solve, method.discount, method.imitation_coef, method.min_log_prob) == (8, 0.1, 0.1, -5.0)
     assert method.solve == Objective("center", n_steps=1)
     gradient, _ = parts_of(run("rw", "-r")[0])
     assert (gradient.kl_coef, gradient.surrogate) == (0.0, Clip(0.2, 0.28, 3.0))

@@ -52,9 +52,9 @@ RETURNS = {
     # No bonus: r1 + r2 is 1, 0, 2, 1 (mean 1); r2 is 1, 0, 1, 0.
     "no bonus": ({"alpha": 0.0}, (0.0, -1.0, 1.0, 0.0), (0.5, -0.5, 0.5, -0.5)),
     # The first stage: both tries for r2 alone.
-    "first stage": ({"first_stage": 1}, (0.5, -0.5, 0.5, -0.5), (0.5, -0.5, 0.5, -0.5)),
+    "first stage": ({"n_first_stage": 1}, (0.5, -0.5, 0.5, -0.5), (0.5, -0.5, 0.5, -0.5)),
     "first stage, each for itself": (
-        {"first_stage": 1, "discount": 0.0}, (0.0, 0.0, 0.0, 0.0), (0.5, -0.5, 0.5, -0.5)
+        {"n_first_stage": 1, "discount": 0.0}, (0.0, 0.0, 0.0, 0.0), (0.5, -0.5, 0.5, -0.5)
     ),
 }  # fmt: skip
 
@@ -62,7 +62,7 @@ RETURNS = {
 @pytest.mark.parametrize(("settings", "first", "second"), RETURNS.values(), ids=RETURNS.keys())
 def test_returns(settings: dict[str, Any], first: Sequence[float], second: Sequence[float]) -> None:
     """Guards against a bonus with a wrong sign or in the wrong stage, and against r1 in the return of the second try."""
-    _, parts = run("wr", "ww", "rr", "rw", **{"first_stage": 0, "alpha": 3.0, **settings})
+    _, parts = run("wr", "ww", "rr", "rw", **{"n_first_stage": 0, "alpha": 3.0, **settings})
     assert [s.prompt.phase for s in parts[0].samples] == ["solve"] * 4
     assert [s.prompt.phase for s in parts[1].samples] == ["refine"] * 4
     assert parts[0].advantages == pytest.approx(first)
@@ -71,7 +71,7 @@ def test_returns(settings: dict[str, Any], first: Sequence[float], second: Seque
 
 def test_each_second_try_follows_its_first() -> None:
     """Guards against second tries that are paired with another first try, and trained text that is not the policy's."""
-    update, parts = run("wr", "rr", "ww", problems=PROBLEMS, first_stage=0)
+    update, parts = run("wr", "rr", "ww", problems=PROBLEMS, n_first_stage=0)
     for first, second in zip(parts[0].samples, parts[1].samples, strict=True):
         assert second.prompt.draft is not None
         assert second.prompt.draft.key == first.key
@@ -85,16 +85,16 @@ def test_each_second_try_follows_its_first() -> None:
 def test_the_first_stage_holds_first_tries_only() -> None:
     """Guards against the strong KL term on second tries, in the second stage, or lost with groups of equal returns."""
     settings: dict[str, Any] = {
-        "hold": 0.7,
+        "first_stage_kl_coef": 0.7,
         "discount": 0.0,
         "solve": Objective(kl_coef=0.02, zero_std_groups="drop"),
         "refine": Objective(kl_coef=0.03, clip_low=0.1),
     }
-    _, first_stage = run("wr", "rr", "ww", first_stage=1, **settings)
-    assert [part.kl_coef for part in first_stage] == [0.7, 0.03]
-    assert len(first_stage[0].samples) == 3
-    assert first_stage[1].surrogate.low == 0.1  # type: ignore[attr-defined]
-    _, second_stage = run("wr", "rr", "ww", first_stage=0, **settings)
+    _, n_first_stage = run("wr", "rr", "ww", n_first_stage=1, **settings)
+    assert [part.kl_coef for part in n_first_stage] == [0.7, 0.03]
+    assert len(n_first_stage[0].samples) == 3
+    assert n_first_stage[1].surrogate.low == 0.1  # type: ignore[attr-defined]
+    _, second_stage = run("wr", "rr", "ww", n_first_stage=0, **settings)
     assert [part.kl_coef for part in second_stage] == [0.02, 0.03]
 
 
@@ -103,7 +103,7 @@ def test_stages_follow_each_other_across_a_resumed_run() -> None:
     state: dict[str, Any] = {}
     stages = []
     for _ in range(4):
-        update, _ = run("wr", "ww", first_stage=2, state=state)
+        update, _ = run("wr", "ww", n_first_stage=2, state=state)
         stages.append(update.metrics["stage"])
         state = dict(state)  # as a checkpoint saves and loads it
     assert stages == [1, 1, 2, 2]
@@ -112,7 +112,7 @@ def test_stages_follow_each_other_across_a_resumed_run() -> None:
 
 def test_tries_without_a_pair_are_left_out() -> None:
     """Guards against ungraded tries that count as 0. Of five pairs two are complete: 0 + 4 and 1 + 1."""
-    update, parts = run("?r", "r?", "wr", "??", "rr", first_stage=0, alpha=3.0)
+    update, parts = run("?r", "r?", "wr", "??", "rr", n_first_stage=0, alpha=3.0)
     assert advantages_by_text(parts[0]) == {"solve 2 no": 1.0, "solve 4 2": -1.0}
     assert advantages_by_text(parts[1]) == {"refine 2 2": 1.5, "refine 4 2": -1.5}
     asked = [s.prompt.draft.index for group in update.groups[1:] for s in group if s.prompt.draft is not None]
@@ -127,7 +127,7 @@ def test_prompts_that_are_too_long_leave_the_others_alone() -> None:
         return prompt.problem.id == "p1" or (prompt.draft is not None and prompt.draft.index == 1)
 
     policy = SkippingPolicy(scripted("wr", "rr", "ww"), is_too_long)
-    method = SCoRe(n_solve=3, first_stage=0, alpha=3.0)
+    method = SCoRe(n_solve=3, n_first_stage=0, alpha=3.0)
     (update,) = run_batch(method, policy, TEXTS, PROBLEMS[:3])
     for part in update.parts:
         assert isinstance(part, PolicyGradient)
@@ -142,7 +142,7 @@ def test_prompts_that_are_too_long_leave_the_others_alone() -> None:
 
 def test_the_log_has_all_tries_with_their_own_rewards() -> None:
     """Guards against groups of one, or returns in place of rewards, in the logged numbers."""
-    update, _ = run("wr", "rw", "rr", "w?", first_stage=0)
+    update, _ = run("wr", "rw", "rr", "w?", n_first_stage=0)
     assert [[s.reward for s in group] for group in update.groups] == [[0, 1, 1, 0], [1, 0, 1, None]]
     assert [[s.prompt.phase for s in group] for group in update.groups] == [["solve"] * 4, ["refine"] * 4]
     assert update.metrics == {"stage": 2, "gain": 0.0}
@@ -173,7 +173,7 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
 @pytest.mark.slow
 def test_a_run_trains_both_stages_and_resumes(make: Make) -> None:
     """Guards against a stage that a resumed run repeats, and a KL term without the start weights."""
-    run = assert_resumes(make, "method.name=score", "method.n_solve=5", "method.first_stage=2")
+    run = assert_resumes(make, "method.name=score", "method.n_solve=5", "method.n_first_stage=2")
     log = records(run)
     assert [record["method/stage"] for record in log] == [1, 1, 2, 2]
     assert [record["n_samples"] for record in log] == [20, 20, 20, 20]

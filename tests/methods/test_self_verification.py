@@ -75,7 +75,7 @@ def test_checks_are_rewarded_for_agreement_and_compared_with_each_other(right: b
 
 def test_without_partial_rewards() -> None:
     """Guards against a setting without effect: the reward is then the agreement alone."""
-    update, _ = run([find_problem(False)], mistaken=0.0)
+    update, _ = run([find_problem(False)], mistaken_reward=0.0)
     assert [s.reward for s in update.groups[1]] == [0.0, 1.0, 1.0, 0.0]
 
 

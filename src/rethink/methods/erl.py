@@ -37,7 +37,7 @@ class ERL:
     - `request`: asks for a reflection. {feedback} is the reason of the verdict; {memory} is the last reflection before
       this problem batch after which a second try was right ("none" at first).
     - `second_try_sees`: only the "reflection" (`prompts.remember`), or the whole "conversation" (`prompts.retry`).
-    - `imitation`: the coefficient of the imitation of right second tries; 0 is off.
+    - `imitation_coef`: the coefficient of the imitation of right second tries; 0 is off.
     - `solve`: the objective of first tries, reflections and second tries.
     """
 
@@ -46,7 +46,7 @@ class ERL:
     n_solve: int = 4
     request: str = REQUEST
     second_try_sees: Literal["reflection", "conversation"] = "reflection"
-    imitation: NonNegativeFloat = 1.0
+    imitation_coef: NonNegativeFloat = 1.0
     solve: Objective = Objective("standardize", kl_coef=0.001, n_steps=1)
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class ERL:
         for firsts in solved:
             groups += [firsts, following(firsts, reflections), following(firsts, second_tries)]
         update = self.solve.update("solve", groups)
-        if self.imitation:
+        if self.imitation_coef:
             update = replace(update, parts=(*update.parts, self.imitation_of(actors, solved, second_tries)))
         seconds = tuple(second_tries.values())
         yield replace(update, metrics={"first_accuracy": accuracy(solved), "second_accuracy": accuracy([seconds])})
@@ -87,7 +87,7 @@ class ERL:
                 if second.right is not None:
                     imitated.append(actors.policy.reprompt(second, firsts[0].prompt))
                     weights.append(float(second.right))
-        return Imitate(tuple(imitated), tuple(weights), self.imitation)
+        return Imitate(tuple(imitated), tuple(weights), self.imitation_coef)
 
     def ask_to_reflect(self, actors: Actors, first: Sample, memory: str) -> Prompt:
         """Return a prompt that asks what went wrong, with the verdict's reason and the memory."""

@@ -39,8 +39,8 @@ class RLTF:
     - `feedback`: the reply to `prompts.critique` that a second try sees: the reason of the verdict ("verifier"), the
       reply of the teacher, or that of the policy itself.
     - `revise`: asks for the second try.
-    - `gamma`: the discount of the second try's reward in the return of the first.
-    - `imitation`: the coefficient of the imitation of second tries; 0 is off.
+    - `discount`: the discount of the second try's reward in the return of the first.
+    - `imitation_coef`: the coefficient of the imitation of second tries; 0 is off.
     - `baseline`: imitated tries are compared with the mean reward of "first" or of "second" tries at the problem.
     - `min_log_prob`: tokens that are less likely than this without the feedback, in nats, are not imitated.
     - `solve`: the objective of first and second tries.
@@ -52,8 +52,8 @@ class RLTF:
     n_solve: int = 8
     feedback: Literal["verifier", "teacher", "policy"] = "verifier"
     revise: str = REVISE
-    gamma: Probability = 0.1
-    imitation: NonNegativeFloat = 0.1
+    discount: Probability = 0.1
+    imitation_coef: NonNegativeFloat = 0.1
     baseline: Literal["first", "second"] = "first"
     min_log_prob: float = -5.0
     solve: Objective = Objective(n_steps=1)
@@ -76,7 +76,7 @@ class RLTF:
             reinforced += [self.with_returns(firsts, second_tries), seconds]
         update = self.solve.update_from_pairs("solve", self.solve.pairs(reinforced), drawn)
         metrics = {"first_accuracy": accuracy(solved), "second_accuracy": accuracy(retried)}
-        if self.imitation:
+        if self.imitation_coef:
             part = self.imitation_of(actors, solved, retried)
             update = replace(update, parts=(*update.parts, part))
             metrics["imitated_frac"] = trained_frac(part.samples)
@@ -96,13 +96,13 @@ class RLTF:
         return found
 
     def with_returns(self, firsts: Group, second_tries: Mapping[tuple[str, int], Sample]) -> Group:
-        """Return first tries with their returns, r0 + gamma r1, as rewards; with none if one of the two was not graded."""
+        """Return first tries with their returns, r0 + discount * r1, as rewards: none if one of the two was not graded."""
         found = []
         for first in firsts:
             second = second_tries.get(first.key)
             reward = first.reward
             if reward is not None and second is not None:
-                reward = None if second.reward is None else reward + self.gamma * second.reward
+                reward = None if second.reward is None else reward + self.discount * second.reward
             found.append(replace(first, reward=reward))
         return tuple(found)
 
@@ -117,4 +117,4 @@ class RLTF:
                     imitated.append(actors.policy.reprompt(second, firsts[0].prompt))
                     weights.append(second.reward - baseline)
         likely = mask_unlikely(imitated, actors.score(imitated), self.min_log_prob)
-        return Imitate(likely, tuple(weights), self.imitation)
+        return Imitate(likely, tuple(weights), self.imitation_coef)

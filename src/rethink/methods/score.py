@@ -28,11 +28,11 @@ class SCoRe:
     """Two tries at each problem, both trained: one update per problem batch.
 
     - `n_solve`: the number of first tries per problem; each is followed by one second try.
-    - `first_stage`: the number of problem batches of the first stage; 0 leaves it out.
+    - `n_first_stage`: the number of problem batches of the first stage; 0 leaves it out.
     - `alpha`: the factor of the bonus, r2 - r1, that the second stage adds to the reward of the second try; 0 is off.
     - `discount`: the share of the second try's reward that the first try is credited with: 1 is the gradient of the
       paper's objective; with 0, each try answers for itself.
-    - `hold`: the coefficient of the KL term on first tries in the first stage.
+    - `first_stage_kl_coef`: the coefficient of the KL term on first tries in the first stage.
     - `solve`, `refine`: the objectives of first and second tries, with the KL coefficient of all other cases.
 
     >>> from rethink.policies.fake import FakePolicy
@@ -41,7 +41,7 @@ class SCoRe:
     >>> from rethink.types import Verdict
     >>> problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply == gold))
     >>> policy = FakePolicy(lambda prompt, index, version: "5" if prompt.phase == "solve" and index else "4")
-    >>> method = SCoRe(n_solve=2, first_stage=0, alpha=3.0)  # right and wrong, then right twice
+    >>> method = SCoRe(n_solve=2, n_first_stage=0, alpha=3.0)  # right and wrong, then right twice
     >>> (update,) = method.updates(Actors(policy, Prompts("{question}", "again"), grade), [problem])
     >>> [part.advantages for part in update.parts]  # 1 + 1 and 0 + 4; then 1 and 4
     [(-1.0, 1.0), (-1.5, 1.5)]
@@ -50,10 +50,10 @@ class SCoRe:
     later_phases: ClassVar[tuple[str, ...]] = ("refine",)
 
     n_solve: int = 8
-    first_stage: NonNegativeInt = 40
+    n_first_stage: NonNegativeInt = 40
     alpha: Size = 10.0
     discount: Probability = 1.0
-    hold: Size = 0.1
+    first_stage_kl_coef: Size = 0.1
     solve: Objective = Objective(kl_coef=0.01, n_steps=1)
     refine: Objective = Objective(kl_coef=0.01, n_steps=1)
 
@@ -74,7 +74,7 @@ class SCoRe:
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         batch = actors.state.get("n_batches", 0)
         actors.state["n_batches"] = batch + 1
-        is_first_stage = batch < self.first_stage
+        is_first_stage = batch < self.n_first_stage
         solved = actors.rollout(actors.prompts.ask(problems), self.n_solve)
         asks = []
         for group in solved:
@@ -98,7 +98,7 @@ class SCoRe:
             firsts.append(tuple(for_first))
             seconds.append(tuple(for_second))
         # A group of equal returns has a KL term, too, so the first stage drops none.
-        held = replace(self.solve, kl_coef=self.hold, zero_std_groups="keep")
+        held = replace(self.solve, kl_coef=self.first_stage_kl_coef, zero_std_groups="keep")
         of_firsts = (held if is_first_stage else self.solve).update("firsts", firsts)
         of_seconds = self.refine.update("seconds", seconds)
         yield replace(

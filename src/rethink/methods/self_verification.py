@@ -33,8 +33,8 @@ class SelfVerification:
     - `n_check`: the number of checks of one answer, which share a baseline.
     - `share`: the share of the problems of which one answer, drawn at random, is checked; rounded up. 0: none.
     - `wrong`: the words with which a check calls an answer wrong. "": every check that is not satisfied does.
-    - `mistaken`: the reward of a check that calls a right answer wrong or a wrong one right, where 1 is that of agreement,
-      and 0 that of a check that does neither. The paper's rewards 1, -0.5 and -1 are 1, 0.25 and 0 on this scale.
+    - `mistaken_reward`: the reward of a check that calls a right answer wrong or a wrong one right, where 1 is that of
+      agreement, and 0 that of a check that does neither. The paper's rewards 1, -0.5 and -1 are 1, 0.25 and 0 here.
     - `solve`: the objective of all replies.
 
     >>> from rethink.policies.fake import FakePolicy
@@ -44,7 +44,7 @@ class SelfVerification:
     >>> problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply == gold))
     >>> policy = FakePolicy(lambda prompt, index, version: "4" if prompt.phase == "solve" else ("ok", "no")[index])
     >>> prompts = Prompts("{question}", critique="check", satisfied="ok")
-    >>> method = SelfVerification(n_solve=2, n_check=2, mistaken=0.0)  # two right answers, one of them is checked twice
+    >>> method = SelfVerification(n_solve=2, n_check=2, mistaken_reward=0.0)  # two right answers; one is checked twice
     >>> (update,) = method.updates(Actors(policy, prompts, grade), [problem])
     >>> [(sample.text, advantage) for sample, advantage in zip(update.parts[0].samples, update.parts[0].advantages)]
     [('4', 0.0), ('4', 0.0), ('ok', 0.5), ('no', -0.5)]
@@ -56,7 +56,7 @@ class SelfVerification:
     n_check: int = 8
     share: Probability = 0.125
     wrong: str = ""
-    mistaken: Probability = 0.25
+    mistaken_reward: Probability = 0.25
     solve: Objective = Objective()
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ class SelfVerification:
             asks += pick_one(ask_to_check(actors.prompts, group))
         checks: list[Group] = []
         for group in actors.policy.sample(asks, self.n_check):
-            checks.append(reward_checks(actors.prompts, group, self.wrong, self.mistaken))
+            checks.append(reward_checks(actors.prompts, group, self.wrong, self.mistaken_reward))
         pairs = in_problem_order(self.solve.pairs([*solved, *checks]), problems)
         update = self.solve.update_from_pairs("self_verification", pairs, (*solved, *checks))
         yield replace(update, metrics=describe_checks(actors.prompts, checks, self.wrong))

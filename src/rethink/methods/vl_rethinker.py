@@ -31,14 +31,14 @@ class VLRethinker:
     - `n_solve`: the number of replies per problem.
     - `rethink`: which replies are continued, and which continuations are kept. These take the place of the reply before
       advantages are computed.
-    - `nll_coef`: the coefficient of imitating kept continuations, from the trigger on.
+    - `imitation_coef`: the coefficient of imitating kept continuations, from the trigger on.
     - `replay`: which earlier samples fill the places of replies without an advantage.
     - `solve`: the objective.
     """
 
     n_solve: int = 8
     rethink: Rethinking = Rethinking()
-    nll_coef: Size = 0.05
+    imitation_coef: Size = 0.05
     replay: Replay = Replay()
     solve: Objective = Objective(clip_high=0.35, dual_clip=math.inf, zero_std_groups="drop", n_steps=1)
 
@@ -59,7 +59,7 @@ class VLRethinker:
             rng(actors.prompts.seed, actors.policy.version, "order").shuffle(trained)
         update = self.solve.update_from_pairs("solve", trained, groups)
         imitated = tuple(from_trigger(longer) for _, longer in kept)
-        part = Imitate(imitated, (1.0,) * len(imitated), self.nll_coef)
+        part = Imitate(imitated, (1.0,) * len(imitated), self.imitation_coef)
         metrics = {
             "useful_frac": len(useful) / max(1, sum(map(len, groups))),
             **describe_replayed(old, actors.policy.version),
