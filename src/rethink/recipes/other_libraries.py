@@ -136,8 +136,8 @@ algorithm.norm_adv_by_std_in_grpo | method.solve.advantage | true is "standardiz
 algorithm.kl_ctrl.kl_coef | method.solve.kl_coef | with method.solve.kl_estimator = "k1", in the reward of each token
 algorithm.use_kl_in_reward | method.solve.kl_estimator | true is nearly "k1": in the reward of each token
 algorithm.rollout_correction.rollout_is | training.importance_sampling_mode | "token" is "token_truncate"; null is "none"
-algorithm.rollout_correction.rollout_is_threshold | training.importance_sampling_clip_max | "0.5_5.0" is "token_mask" with clip_min 0.5 and clip_max 5
-algorithm.rollout_correction.rollout_rs | training.importance_sampling_mode | "token_k1" is "token_mask", "seq_sum_k1" "sequence_mask"
+algorithm.rollout_correction.rollout_is_threshold | training.importance_sampling_clip_max | "0.5_5.0" sets both bounds
+algorithm.rollout_correction.rollout_rs | training.importance_sampling_mode | "token_k1" is "token_mask"
 algorithm.rollout_correction.rollout_rs_threshold | training.importance_sampling_clip_max |
 algorithm.rollout_correction.rollout_rs_threshold_lower | training.importance_sampling_clip_min |
 algorithm.filter_groups.enable | method.solve.zero_std_groups | "drop"; method.max_groups is the number to train
