@@ -19,10 +19,10 @@ from rethink import recipes
 from rethink.errors import UserError
 from rethink.methods import find_method
 from rethink.models import bundled
-from rethink.objectives.presets import with_preset
+from rethink.objectives.presets import forget_replaced, with_preset
 from rethink.prompts import PromptTexts
 from rethink.recipes import keys, values
-from rethink.recipes.overrides import apply_overrides
+from rethink.recipes.overrides import apply_overrides, parse_value
 from rethink.settings import (
     AnswerSettings,
     AuxiliaryModel,
@@ -59,7 +59,8 @@ class Recipe:
       (`training.one_step_off_policy`).
     - `model`: the model to train or evaluate; see `ModelSource`.
     - `method`: the method's name and its settings (docs/methods/README.md). `method.objective` names a preset, such as
-      "gspo", for all objectives of the method (docs/losses.md); single settings of these win.
+      "gspo", for all objectives of the method (docs/losses.md); single settings of these win, but on the command line the
+      preset wins over the recipe file's.
     - `problems`: the problems to train on; see `ProblemSource`.
     - `rewards`: terms that are added to the reward; without any, the reward is the verdict. See `Reward`.
     - `prompts`: the instruction texts; see `PromptTexts`.
@@ -115,6 +116,10 @@ def load_recipe(recipe: str | Path | None = None, overrides: Sequence[str] = ())
     table = {} if recipe is None else recipes.read(str(recipe))
     if isinstance(overrides, str):
         raise UserError(f"overrides must be a list of settings, such as [{overrides!r}]")
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key.strip().lstrip("+") == "method.objective" and isinstance(table.get("method"), dict):
+            forget_replaced(parse_value(value), table["method"])
     apply_overrides(overrides, table, _all_keys(table.get("method")))
     return _build_recipe(table)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from rethink.methods import METHODS
 from rethink.methods.grpo import GRPO
 from rethink.methods.reflect_retry_reward import ReflectRetryReward
 from rethink.methods.think_twice import ThinkTwice
-from rethink.objectives import CISPO, GMPO, SAPO, Clip, Objective, Surrogate, preset
+from rethink.objectives import CISPO, GMPO, SAPO, Clip, Objective, Surrogate, objectives_of, preset
 from rethink.objectives.presets import PRESETS
 from rethink.recipe import changed_toml, load_recipe, to_toml
 from support.method_runs import R, W, graded_group, only_part
@@ -63,6 +64,30 @@ def test_a_recipe_names_a_preset() -> None:
     own = ReflectRetryReward().reflect
     assert method_of("method.name=reflect_retry_reward", "method.objective=sapo").reflect == preset("sapo", own)
     assert own.kl_coef == preset("sapo", own).kl_coef == 0.001
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("recipe", ["dapo-qwen3-4b", "drgrpo-qwen3-4b", "thinktwice-qwen3-4b", "rrr-qwen2.5-3b"])
+def test_a_preset_on_the_command_line_wins_over_the_recipe(recipe: str, name: str, tmp_path: Path) -> None:
+    """Regression: `rethink train grpo-qwen3-4b method.objective=gspo` had the recipe's clip of 0.2, and with a run folder,
+    whose recipe has every value, a preset did nothing."""
+    own = dict(objectives_of(load_recipe(recipe).build_method()))
+    (stored := tmp_path / "config.toml").write_text(to_toml(load_recipe(recipe)), encoding="utf-8")
+    for source in (recipe, stored):
+        found = dict(objectives_of(load_recipe(source, [f"method.objective={name}"]).build_method()))
+        assert found.keys() == own.keys()
+        for key, objective in found.items():
+            assert objective == preset(name, objective), "all settings of the preset"
+            assert (objective.n_steps, objective.kl_coef) == (own[key].n_steps, own[key].kl_coef)
+    settings = ["method.solve.clip_high=0.5", "method.objective=gspo"]
+    assert load_recipe("grpo-qwen3-4b", settings).build_method().solve.clip_high == 0.5
+
+
+def test_a_preset_on_the_command_line_keeps_pass_at_k() -> None:
+    """Guards against merging without a good candidate among k."""
+    solve = load_recipe("demo-learn-to-merge", ["method.objective=gspo"]).build_method().solve
+    assert (solve.advantage, solve.importance_sampling_level) == ("pass_at_k", "sequence")
+    assert solve.pass_k == load_recipe("demo-learn-to-merge").build_method().solve.pass_k
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -13,6 +13,17 @@ from rethink.settings import default_of
 
 _TOKEN_CLIP = {"surrogate": "clip", "importance_sampling_level": "token", "dual_clip": math.inf, "clip_low": 0.2}
 
+_OF_SURROGATES = (
+    "surrogate",
+    "clip_low",
+    "clip_high",
+    "dual_clip",
+    "importance_sampling_level",
+    "tau_pos",
+    "tau_neg",
+    "constant_length",
+)
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "grpo": {**_TOKEN_CLIP, "clip_high": 0.2, "advantage": "standardize", "loss_aggregation": "sequence"},
     "dr_grpo": {**_TOKEN_CLIP, "clip_high": 0.2, "advantage": "center", "loss_aggregation": "constant"},
@@ -67,6 +78,21 @@ def with_preset(name: Any, method: type[Any], settings: Mapping[str, Any]) -> di
         if isinstance(given, Mapping):  # anything else is refused later
             found[key] = {**_replaced(name, base), **given}
     return found
+
+
+def forget_replaced(name: Any, settings: Mapping[str, Any]) -> None:
+    """Remove from the settings of a method, a table of tables, what a preset replaces, and the surrogate's settings.
+
+    So a preset on the command line wins over the objectives of a recipe file, or of a run folder, which has every value.
+    Pass@k advantages stay."""
+    if not isinstance(name, str) or name not in PRESETS:
+        return  # refused later
+    known = {f.name for f in fields(Objective)}
+    for section in settings.values():
+        if isinstance(section, dict) and known.issuperset(section):
+            for key in {*PRESETS[name], *_OF_SURROGATES}:
+                if section.get(key) != "pass_at_k":
+                    section.pop(key, None)
 
 
 def preset(name: str, base: Objective | None = None) -> Objective:

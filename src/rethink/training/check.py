@@ -177,7 +177,7 @@ def _check_objective(key: str, objective: Objective, max_tokens: int) -> None:
     if objective.advantage == "maxrl" and objective.overlong_buffer:
         raise UserError(
             f'{key}.advantage = "maxrl" divides by the mean reward, which {key}.overlong_buffer can make negative; set '
-            'overlong_buffer = 0 (truncated = "wrong" also keeps replies from being cut)'
+            'overlong_buffer = 0 (with truncated = "wrong", cut replies have reward 0)'
         )
     if objective.overlong_buffer > max_tokens:
         raise UserError(
