@@ -13,7 +13,7 @@ from rethink.methods import METHODS, Needs, find_method, needs_of
 UNKNOWN = {
     # Regression: a ValueError about an empty module name.
     ":Mine": "unknown method ':Mine'",
-    "no_such_module:Mine": "cannot be imported: No module named 'no_such_module'",
+    "no_such_module:Mine": "cannot be imported: No module named 'no_such_module' in the current folder,",
     "rethink.methods.grpo:Mine": "has no attribute 'Mine'",
 }
 

@@ -100,7 +100,11 @@ def find_method(name: str) -> type[Any]:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, SyntaxError) as err:
-        hint = f"; write {module.removesuffix('.py')}:{attribute}" if module.endswith(".py") else ""
+        hint = ""
+        if module.endswith(".py"):
+            hint = f"; write {module.removesuffix('.py')}:{attribute}"
+        elif isinstance(err, ModuleNotFoundError):
+            hint = " in the current folder, on PYTHONPATH or among the installed packages"
         raise UserError(f"method {name!r} cannot be imported: {err}{hint}") from err
     if not (isinstance(found, type) and dataclasses.is_dataclass(found) and callable(getattr(found, "updates", None))):
         raise UserError(
