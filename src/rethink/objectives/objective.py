@@ -193,7 +193,11 @@ class Objective:
         return replace(shaping, clip=clip) if shaping else clip
 
     def _constant_length(self, pairs: Sequence[tuple[Sample, Advantage]]) -> int:
-        """Return the length that a constant aggregation divides by: by default, the longest that a reply can be."""
+        """Return the length that a constant aggregation divides by: by default, the longest that a reply can be.
+
+        It is 1 for other aggregations, which do not use it."""
+        if self.loss_aggregation != "constant":
+            return 1
         longest = 1
         for sample, _ in pairs:
             longest = max(longest, sample.sampling.max_tokens)
