@@ -80,8 +80,7 @@ def sampled_ahead(out: Path, n: int) -> Any:
     if ahead is None:
         return None
     return ahead["version"], [
-        (call["asked"], [[(s["ids"], s["text"]) for s in group["samples"]] for group in call["groups"]])
-        for call in ahead["calls"]
+        (call["asked"], [[(s["ids"], s["text"]) for s in group] for group in call["groups"]]) for call in ahead["calls"]
     ]
 
 
