@@ -26,8 +26,8 @@ class Gives:
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (None, "Gives.updates returned an object of type NoneType: it must `yield` updates"),
-        (UPDATE, "Gives.updates returned an object of type Update: it must `yield` updates"),
+        (None, "Gives.updates returned None: it must `yield` updates"),
+        (UPDATE, "Gives.updates returned a Update: it must `yield` updates"),
         ([{"loss": 1}], "Gives.updates gave a dict: it must `yield Update(...)`"),
         ([UPDATE, None], "gave a NoneType"),
     ],

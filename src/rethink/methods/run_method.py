@@ -16,10 +16,8 @@ def run_method(method: Method, actors: Actors, problems: Sequence[Problem]) -> I
     name = type(method).__name__
     found: Any = method.updates(actors, problems)
     if not isinstance(found, Iterable):
-        raise UserError(
-            f"{name}.updates returned an object of type {type(found).__name__}: it must `yield` updates; "
-            "see docs/write-your-own-method.md"
-        )
+        kind = "None" if found is None else f"a {type(found).__name__}"
+        raise UserError(f"{name}.updates returned {kind}: it must `yield` updates; see docs/write-your-own-method.md")
     for update in found:
         if not isinstance(update, Update):
             kind = type(update).__name__
