@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import httpx2
 import pytest
 import torch
 from torch import Tensor
@@ -351,8 +352,14 @@ def mismatches(records: list[Record]) -> list[str]:
 def kill_when_asked(run: Run, served: Served, n_records: int) -> None:
     """Kill the server while it samples for the update after `n_records`."""
 
+    def is_sampling() -> bool:
+        try:
+            return served.metric("vllm:num_requests_running") > 0
+        except httpx2.TransportError:  # a busy server may reset a connection
+            return False
+
     def watch() -> None:
-        while run.trainer.version < n_records or served.metric("vllm:num_requests_running") == 0:
+        while run.trainer.version < n_records or not is_sampling():
             pass
         served.kill()
 
