@@ -45,17 +45,15 @@ RETURNS = {
     # Four tries at one problem: wrong-right, wrong-wrong, right-right, right-wrong, with alpha 3.
     # Second tries, r2 + 3 (r2 - r1): 1 + 3, 0, 1, 0 - 3; their mean is 0.5.
     # First tries, r1 + discount * that: 4, 0, 2, -2 (mean 1) or, with discount 0, 0, 0, 1, 1 (mean 0.5).
-    "the paper's objective": ({"discount": 1.0}, (3.0, -1.0, 1.0, -3.0), (3.5, -0.5, 0.5, -3.5)),
-    "each try for itself": ({"discount": 0.0}, (-0.5, -0.5, 0.5, 0.5), (3.5, -0.5, 0.5, -3.5)),
+    "both rewards": ({"discount": 1.0}, (3.0, -1.0, 1.0, -3.0), (3.5, -0.5, 0.5, -3.5)),
+    "each try for itself": ({}, (-0.5, -0.5, 0.5, 0.5), (3.5, -0.5, 0.5, -3.5)),
     # Half: 0 + 2, 0, 1 + 0.5, 1 - 1.5; their mean is 0.75.
     "half of it": ({"discount": 0.5}, (1.25, -0.75, 0.75, -1.25), (3.5, -0.5, 0.5, -3.5)),
     # No bonus: r1 + r2 is 1, 0, 2, 1 (mean 1); r2 is 1, 0, 1, 0.
-    "no bonus": ({"alpha": 0.0}, (0.0, -1.0, 1.0, 0.0), (0.5, -0.5, 0.5, -0.5)),
-    # The first stage: both tries for r2 alone.
-    "first stage": ({"n_first_stage": 1}, (0.5, -0.5, 0.5, -0.5), (0.5, -0.5, 0.5, -0.5)),
-    "first stage, each for itself": (
-        {"n_first_stage": 1, "discount": 0.0}, (0.0, 0.0, 0.0, 0.0), (0.5, -0.5, 0.5, -0.5)
-    ),
+    "no bonus": ({"alpha": 0.0, "discount": 1.0}, (0.0, -1.0, 1.0, 0.0), (0.5, -0.5, 0.5, -0.5)),
+    # The first stage: second tries for r2 alone; first tries for nothing, or for r2, too.
+    "first stage": ({"n_first_stage": 1}, (0.0, 0.0, 0.0, 0.0), (0.5, -0.5, 0.5, -0.5)),
+    "first stage, for r2": ({"n_first_stage": 1, "discount": 1.0}, (0.5, -0.5, 0.5, -0.5), (0.5, -0.5, 0.5, -0.5)),
 }  # fmt: skip
 
 
@@ -86,7 +84,6 @@ def test_the_first_stage_holds_first_tries_only() -> None:
     """Guards against the strong KL term on second tries, in the second stage, or lost with groups of equal returns."""
     settings: dict[str, Any] = {
         "first_stage_kl_coef": 0.7,
-        "discount": 0.0,
         "solve": Objective(kl_coef=0.02, zero_std_groups="drop"),
         "refine": Objective(kl_coef=0.03, clip_low=0.1),
     }
@@ -111,9 +108,9 @@ def test_stages_follow_each_other_across_a_resumed_run() -> None:
 
 
 def test_tries_without_a_pair_are_left_out() -> None:
-    """Guards against ungraded tries that count as 0. Of five pairs two are complete: 0 + 4 and 1 + 1."""
+    """Guards against ungraded tries that count as 0. Of five pairs two are complete: 0 then 4, and 1 then 1."""
     update, parts = run("?r", "r?", "wr", "??", "rr", n_first_stage=0, alpha=3.0)
-    assert advantages_by_text(parts[0]) == {"solve 2 no": 1.0, "solve 4 2": -1.0}
+    assert advantages_by_text(parts[0]) == {"solve 2 no": -0.5, "solve 4 2": 0.5}
     assert advantages_by_text(parts[1]) == {"refine 2 2": 1.5, "refine 4 2": -1.5}
     asked = [s.prompt.draft.index for group in update.groups[1:] for s in group if s.prompt.draft is not None]
     assert asked == [1, 2, 4], "a first try that was not graded is not refined"
@@ -127,7 +124,7 @@ def test_prompts_that_are_too_long_leave_the_others_alone() -> None:
         return prompt.problem.id == "p1" or (prompt.draft is not None and prompt.draft.index == 1)
 
     policy = SkippingPolicy(scripted("wr", "rr", "ww"), is_too_long)
-    method = SCoRe(n_solve=3, n_first_stage=0, alpha=3.0)
+    method = SCoRe(n_solve=3, n_first_stage=0, alpha=3.0, discount=1.0)
     (update,) = run_batch(method, policy, TEXTS, PROBLEMS[:3])
     for part in update.parts:
         assert isinstance(part, PolicyGradient)

@@ -30,8 +30,8 @@ class SCoRe:
     - `n_solve`: the number of first tries per problem; each is followed by one second try.
     - `n_first_stage`: the number of problem batches of the first stage; 0 leaves it out.
     - `alpha`: the factor of the bonus, r2 - r1, that the second stage adds to the reward of the second try; 0 is off.
-    - `discount`: the share of the second try's reward that the first try is credited with: 1 is the gradient of the
-      paper's objective; with 0, each try answers for itself.
+    - `discount`: the share of the second try's reward that the first try is credited with: with 0, the paper's value,
+      each try answers for itself; 1 is the gradient of the sum of both rewards.
     - `first_stage_kl_coef`: the coefficient of the KL term on first tries in the first stage.
     - `solve`, `refine`: the objectives of first and second tries, with the KL coefficient of all other cases.
 
@@ -43,8 +43,8 @@ class SCoRe:
     >>> policy = FakePolicy(lambda prompt, index, version: "5" if prompt.phase == "solve" and index else "4")
     >>> method = SCoRe(n_solve=2, n_first_stage=0, alpha=3.0)  # right and wrong, then right twice
     >>> (update,) = method.updates(Actors(policy, Prompts("{question}", "again"), grade), [problem])
-    >>> [part.advantages for part in update.parts]  # 1 + 1 and 0 + 4; then 1 and 4
-    [(-1.0, 1.0), (-1.5, 1.5)]
+    >>> [part.advantages for part in update.parts]  # 1 and 0; then 1 and 1 + 3
+    [(0.5, -0.5), (-1.5, 1.5)]
     """
 
     later_phases: ClassVar[tuple[str, ...]] = ("refine",)
@@ -52,7 +52,7 @@ class SCoRe:
     n_solve: int = 8
     n_first_stage: NonNegativeInt = 40
     alpha: Size = 10.0
-    discount: Probability = 1.0
+    discount: Probability = 0.0
     first_stage_kl_coef: Size = 0.1
     solve: Objective = Objective(kl_coef=0.01, n_steps=1)
     refine: Objective = Objective(kl_coef=0.01, n_steps=1)
