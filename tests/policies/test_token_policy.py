@@ -138,6 +138,18 @@ def test_extensions_do_not_depend_on_their_batch_and_differ(replies: tuple[Local
     assert (len(longer.ids) <= 3, longer.sampling.max_tokens, any(longer.forced)) == (True, 3, False)
 
 
+def test_each_extended_sample_keeps_its_own_cap(replies: tuple[LocalPolicy, Group]) -> None:
+    """Regression: all samples got the cap of the first one, so that ranks with other shares had other caps."""
+    policy, group = replies
+    start = replace(group[0], ids=(7,), mask=(True,), log_probs=(-1.0,), stop="length")
+    caps = [3, 17, 2, 11]
+    for one in (policy, FakePolicy(lambda *_: "5 " * 20)):
+        given = [replace(start, index=n, sampling=Sampling(max_tokens=cap)) for n, cap in enumerate(caps)]
+        found = one.extend(given, [" 3"] * 4)
+        assert [s and s.sampling.max_tokens for s in found] == [3, 17, None, 11]
+        assert all(len(s.ids) <= s.sampling.max_tokens for s in found if s)
+
+
 def test_extend_refuses_another_distribution(replies: tuple[LocalPolicy, Group]) -> None:
     """Guards against a sample whose log-probs belong to two temperatures."""
     policy, group = replies

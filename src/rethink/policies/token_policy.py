@@ -176,11 +176,12 @@ class TokenPolicy(TrainedPolicy, ABC):
         starts: dict[int, Sample] = {}
         requests: list[Request] = []
         for i, (sample, text) in enumerate(zip(samples, texts, strict=True)):
+            own = sampling or sample.sampling
             added = self.model.chat.encode_reply(text)[:-1]
             ids = without_end(sample) + added
-            room = how.max_tokens - len(ids)
-            if room > 0 and self._fits(sample.prompt, len(sample.prompt_ids), how.max_tokens):
-                starts[i] = replace(append_forced(sample, added, "", "length"), sampling=how)
+            room = own.max_tokens - len(ids)
+            if room > 0 and self._fits(sample.prompt, len(sample.prompt_ids), own.max_tokens):
+                starts[i] = replace(append_forced(sample, added, "", "length"), sampling=own)
                 seed = stable_hash(sample.prompt.seed, "extend", len(ids), text)
                 requests.append(Request(sample.prompt_ids + ids, 1, seed, sample.index, room))
         if not requests:

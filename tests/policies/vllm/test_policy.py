@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -110,6 +111,38 @@ def test_samples_that_vllm_cannot_score_are_refused(qwen: LanguageModel, fakes: 
 def broken(fake: FakeVllm, **more: object) -> Answer:
     body = {"token_ids": [3], "sampling_params": {"seed": 1, "max_tokens": 11}}
     return 200, fake.reply(body, **more)
+
+
+def test_continued_samples_are_requested_on_their_ids(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
+    """Guards against text instead of ids, an end token before the added text, the first reply's seeds, and a cap that
+    vLLM applies to the new tokens alone. The last reply has no room for the text."""
+    policy = make_policy(qwen, *fakes[:2], sampling=Sampling(max_tokens=9))
+    policy.publish(2)
+    ((one, two), (three, *_)) = policy.sample(PROMPTS[:2], 2)
+    given = [replace(one, version=1), two, policy.cut(three, len(qwen.chat.decode(three.ids[:1]))), two]
+    texts = [" 7", " 7", " 3 3", " 3" * 7]
+    seeds = {seed_of(body) for fake in fakes for body in fake.requests}
+    for fake in fakes:
+        fake.requests.clear()
+    found = policy.extend(given, texts)
+    requests = {tuple(body["token_ids"]): body for fake in fakes for body in fake.requests}
+    assert len(requests) == 3
+    assert len(seeds | {seed_of(body) for body in requests.values()}) == 7
+    for old, text, new in zip(given[:3], texts, found, strict=False):
+        assert new is not None
+        start = old.ids[: 1 if old is given[2] else 2] + qwen.chat.encode_reply(text)[:-1]
+        body = requests[old.prompt_ids + start]
+        assert body["sampling_params"]["max_tokens"] == 9 - len(start)
+        assert new.ids == (*start, *fakes[0].script(body))
+        n_text = len(start) - len(old.ids) + (old.stop == "stop")
+        assert new.forced == (False,) * (len(start) - n_text) + (True,) * n_text + (False,) * 3
+        assert new.text == qwen.chat.decode(new.ids)
+        assert (new.stop, new.version, new.prompt, new.index) == ("stop", old.version, old.prompt, old.index)
+    assert found[3] is None
+
+
+def seed_of(body: dict[str, Any]) -> int:
+    return int(body["sampling_params"]["seed"])
 
 
 FAULTS: dict[str, Callable[[FakeVllm], Answer]] = {
