@@ -174,5 +174,5 @@ def test_a_run_trains_both_stages_and_resumes(make: Make) -> None:
     log = records(run)
     assert [record["method/stage"] for record in log] == [1, 1, 2, 2]
     assert [record["n_samples"] for record in log] == [20, 20, 20, 20]
-    assert log[-1]["kl_to_initial_nats"] > 0
+    assert log[-1]["kl_to_reference_nats"] > 0
     assert {"fix", "damage"} <= log[0].keys()

@@ -49,8 +49,8 @@ def test_the_reference_moves_after_every_second_update(qwen: LanguageModel) -> N
     other = copied(qwen)
     other.module.load_state_dict(expected, strict=False)
     fixed = make_trainer(trainer.model, lambda: other, lr=0.01)
-    wanted = apply(fixed, part, on_policy=False)["kl_to_initial_nats"]
-    assert apply(trainer, part, on_policy=False)["kl_to_initial_nats"] == pytest.approx(wanted, rel=1e-4)
+    wanted = apply(fixed, part, on_policy=False)["kl_to_reference_nats"]
+    assert apply(trainer, part, on_policy=False)["kl_to_reference_nats"] == pytest.approx(wanted, rel=1e-4)
     apply(trainer, part, on_policy=False)
     fourth, twice = weights(trainer.model), weights(trainer.reference.model)
     for name in start:
@@ -61,7 +61,7 @@ def test_a_reference_that_is_replaced_equals_the_policy(qwen: LanguageModel) -> 
     """Guards against a reference that lags: replaced after every update, its KL is 0 at the next first step."""
     trainer = make_trainer(qwen, lambda: copied(qwen), reference_every=1, lr=0.01)
     apply(trainer, part_of(qwen), on_policy=False)
-    assert apply(trainer, part_of(qwen), on_policy=False)["kl_to_initial_nats"] == 0
+    assert apply(trainer, part_of(qwen), on_policy=False)["kl_to_reference_nats"] == 0
 
 
 def test_adapters_are_merged_into_the_reference(qwen: LanguageModel) -> None:
@@ -113,7 +113,7 @@ def test_a_run_resumes_with_its_reference(schedule: str, make: Make) -> None:
     """Guards against a reference that is not restored: resumed at update 5 with one that moved at 2 and 4."""
     settings = (*MOVING, "training.reference_mixup=0.3", schedule)
     whole = finished(make(*settings, "updates=8", out="whole"))
-    assert any(record["kl_to_initial_nats"] > 0 for record in records(whole)[2:])
+    assert any(record["kl_to_reference_nats"] > 0 for record in records(whole)[2:])
     finished(make(*settings, "updates=5"))
     run = open_run(make(*settings, "updates=8"), resume=True)
     list(train(run))

@@ -47,7 +47,7 @@ def test_sampler_and_trainer_agree(undisturbed: Run) -> None:
     assert len(found) == 8
     # float32 sums in another order
     assert max(r["mismatch/log_prob_gap_max"] for r in found if "mismatch/log_prob_gap_max" in r) < 1e-4
-    kl = [r["kl_to_initial_nats"] for r in found if r["phase"] == "solve"]
+    kl = [r["kl_to_reference_nats"] for r in found if r["phase"] == "solve"]
     assert kl[0] == 0
     assert kl[-1] > 1e-4
 

@@ -83,7 +83,7 @@ def test_two_ranks_one_process_and_three_ranks_in_turn(settings: list[str], one_
     assert [r.get("n_ranks") for r in lines(begun / "metrics.jsonl")] == [2, 2, None, None, 3, 3]
     assert lines(begun / "samples.jsonl") == lines(one_process_run / "samples.jsonl")
     assert_same_records(records(begun), records(one_process_run))
-    kl = [r["kl_to_initial_nats"] for r in records(begun) if r["phase"] == "refine"]
+    kl = [r["kl_to_reference_nats"] for r in records(begun) if r["phase"] == "refine"]
     assert kl[-1] > 10 * MONITORS, "the start model is not the trained one"
     for n in (2, 4, 6):
         assert max_gap(adapter(begun, n), adapter(one_process_run, n)) <= WEIGHTS

@@ -86,7 +86,7 @@ def policy_gradient(
     loss_T = tokens.loss_T * importance_T
     if micro.reference_T is not None:
         kl_T = kl_estimate(log_probs_T, micro.reference_T, part.kl_estimator)
-        statistics.mean("kl_to_initial_nats", kl_T.detach())
+        statistics.mean("kl_to_reference_nats", kl_T.detach())
         if part.kl_estimator != "k1":
             loss_T = loss_T + part.kl_coef * kl_T
     return LossOutput((loss_T * micro.scale_T).sum(), statistics)
