@@ -1,6 +1,6 @@
 """Prompt texts, and prompts for every phase: solve, refine, reflect, retry, merge, ... A recipe can replace every text.
 
-The refine prompt never depends on whether the draft is right: its last turn is constant.
+The refine text never depends on whether the draft is right. A method that tells it has texts of its own.
 """
 
 from __future__ import annotations
