@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import torch
 
 from rethink.methods.score import SCoRe
 from rethink.objectives import Objective, PolicyGradient, Update, split_into_steps
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
+from rethink.training.losses.policy_gradient import kl_estimate
 from rethink.types import Problem, Prompt
 from support.method_runs import PROBLEMS, Script, SkippingPolicy, advantages_by_text, make_problem, run_batch
 from support.runs import Make, assert_resumes, records
@@ -93,6 +95,23 @@ def test_the_first_stage_holds_first_tries_only() -> None:
     assert n_first_stage[1].surrogate.low == 0.1  # type: ignore[attr-defined]
     _, second_stage = run("wr", "rr", "ww", n_first_stage=0, **settings)
     assert [part.kl_coef for part in second_stage] == [0.02, 0.03]
+
+
+@pytest.mark.parametrize("n_first_stage", [0, 1])
+def test_the_kl_terms_have_the_direction_of_the_paper(n_first_stage: int) -> None:
+    """Guards against the gradient of KL(start || policy), which k3 has: the equations have KL(policy || start).
+
+    A policy over three words, p = softmax(logits). On average over its words, the gradient of the term is p (d - KL),
+    with d = log p - log p_start, entry by entry."""
+    _, parts = run("wr", "ww", n_first_stage=n_first_stage)
+    logits = torch.tensor([0.3, -1.0, 2.0], requires_grad=True)
+    start = torch.tensor([1.0, 0.5, -0.5]).log_softmax(0)
+    log_p = logits.log_softmax(0)
+    p, d = log_p.exp().detach(), (log_p - start).detach()
+    for part in parts:
+        mean = (p * kl_estimate(log_p, start, part.kl_estimator)).sum()
+        (found,) = torch.autograd.grad(mean, logits, retain_graph=True)
+        assert found == pytest.approx((p * (d - (p * d).sum())).numpy(), abs=1e-6)
 
 
 def test_stages_follow_each_other_across_a_resumed_run() -> None:

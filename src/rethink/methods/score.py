@@ -3,8 +3,8 @@
 The first stage maximizes the reward of the second try, while a strong KL term holds the first try to the start weights. The
 second stage maximizes the rewards of both tries and a bonus for the change between them.
 
-There is no released code. Our choices: the baseline is the mean over the tries at one problem, and the KL terms are part of
-the loss. `discount` makes explicit how far the first try is credited with what follows it. docs/methods/score.md says more.
+There is no released code. Our choices: the baseline is the mean over the tries at one problem, and the KL terms, whose
+direction is the paper's, are part of the loss. `discount` makes explicit how far the first try is credited with what follows it. docs/methods/score.md says more.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class SCoRe:
     alpha: Size = 10.0
     discount: Probability = 0.0
     first_stage_kl_coef: Size = 0.1
-    solve: Objective = Objective(kl_coef=0.01, n_steps=1)
-    refine: Objective = Objective(kl_coef=0.01, n_steps=1)
+    solve: Objective = Objective(kl_coef=0.01, kl_estimator="k2", n_steps=1)
+    refine: Objective = Objective(kl_coef=0.01, kl_estimator="k2", n_steps=1)
 
     def __post_init__(self) -> None:
         self.solve.check_group_size("n_solve", self.n_solve)
