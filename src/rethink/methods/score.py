@@ -3,8 +3,9 @@
 The first stage maximizes the reward of the second try, while a strong KL term holds the first try to the start weights. The
 second stage maximizes the rewards of both tries and a bonus for the change between them.
 
-There is no released code. Our choices: the baseline is the mean over the tries at one problem, and the KL terms, whose
-direction is the paper's, are part of the loss. `discount` makes explicit how far the first try is credited with what follows it. docs/methods/score.md says more.
+There is no released code. Our choices: the baseline is the mean over the tries at one problem, and the KL terms, in the
+paper's direction, are part of the loss. `discount` makes explicit how far the first try is credited with what follows it.
+docs/methods/score.md says more.
 """
 
 from __future__ import annotations
