@@ -47,7 +47,7 @@ OTHERS = {
         True,
     ),
     "cross": (
-        ["cross", "tiny", "tiny-talk", "--on", "countdown", "evaluation.problems.limit=8", *DEMO, "--out", "run"],
+        ["cross", "tiny", "tiny-signs", "--on", "countdown", "evaluation.problems.limit=8", *DEMO, "--out", "run"],
         False,
     ),
     "grade": (["grade", "../../inputs/replies.jsonl", "--out", "run/verdicts.jsonl"], False),

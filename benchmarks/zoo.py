@@ -1,11 +1,13 @@
 """All methods and objectives in one world, from one start model: the runs behind docs/results.md.
 
-    python benchmarks/zoo.py OUT [--start tiny-signs] [--arms grpo,pag] [--seeds 0,1,2,3,4] [--workers 2] [--limit N]
+    python benchmarks/zoo.py OUT [--arms grpo,pag] [--seeds 0,1,2,3,4] [--workers 2] [--limit N]
 
 First, each arm is trained with each learning rate of the grid for 80 updates, with seed 0, and the rate with the best
-refined answers on validation problems is chosen (OUT/rates.json). Then each arm is trained with that rate and each seed.
-The learning rate is constant, so a run can be compared at any point: weights are kept after 40, 80, 160 and 320 updates,
-and where the run has sampled, or trained, as many tokens as the budget, which is what GRPO needs for 160 updates.
+answers on validation problems, before and after refinement, is chosen (OUT/rates.json). Then each arm is trained with
+that rate and each seed. The learning rate is constant, so a run can be compared at any point: weights are kept after 40,
+80, 160 and 320 updates, and where the run has sampled, or trained, as many tokens as the budget, which is what GRPO needs
+for 160 updates. Objectives need not go on after that. Ablations have three seeds, 160 updates, and the learning rate of
+their method.
 
 Everything is kept in OUT; a stopped study continues where it was. One thread per run: results do not depend on `--workers`.
 `--limit` makes everything smaller, for a trial. `benchmarks/zoo_table.py` evaluates the weights and prints the tables.
@@ -16,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,32 +29,44 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
+from rethink.commands.prepare import prepare
 from rethink.jsonl import write_text
-from rethink.recipe import Recipe, load_recipe
+from rethink.recipe import load_recipe
 from rethink.training.loop import train
 from rethink.training.run import Run, open_run
 
-RATES = (1e-4, 3e-4, 6e-4)
+START = "tiny-signs"
+RATES = (5e-5, 1.5e-4, 4.5e-4)
 TRIED = 80
 """The learning rates that each arm is tried with, and for how many updates."""
 
 MARKS = (40, 80, 160, 320)
 """The numbers of updates after which weights are kept."""
 
-BUDGET = 160 * 32 * 8 * 30
-"""Tokens: 160 updates of GRPO, with 32 problems, eight replies to each and 30 tokens in each reply."""
+BUDGET = 160 * 16 * 8 * 30
+"""Tokens: 160 updates of GRPO, with 16 problems, eight replies to each and 30 tokens in each reply."""
+
+TEACHER_MARK = "sampled"
+"""The weights of a teacher: those of GRPO after as many sampled tokens as the budget."""
+
+N_PREPARED = 2000
+"""The number of problems that data are prepared from."""
+
+SHORT = 160
+"""The number of updates of objectives, at least, and of ablations."""
+
+SEEDS_OF_ABLATIONS = (0, 1, 2)
 
 WORLD = (
-    'problems.source="signs"',
-    'evaluation.problems.source="signs"',
-    'evaluation.problems.split="validation"',
+    'evaluation.problems={source="signs",split="validation"}',
     "evaluation.n=2",
-    "evaluation.sampling={temperature=1.0,max_tokens=44}",
-    "sampling.max_tokens=44",
+    'evaluation.strategy="refine"',
+    "evaluation.sampling={temperature=1.0,max_tokens=100}",
     'prompts.reflect="check"',
     'prompts.retry="again"',
     'prompts.critique="check"',
     'prompts.improve="again"',
+    'prompts.satisfied="right"',
     'prompts.merge="{question} {candidates} again"',
     'prompts.candidate="? {candidate}"',
     'prompts.between=" "',
@@ -64,22 +78,72 @@ WORLD = (
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of training: a recipe, and what differs from it."""
+    """One way of training.
+
+    - `title`: its name in tables.
+    - `recipe`, `settings`: a shipped recipe, and what differs from it.
+    - `data`: the recipe that prepares its data.
+    - `teacher`: the arm whose model is the teacher of `data`; "start" is the start model.
+    - `of`: the arm that it is an ablation of.
+    - `longest`: the number of updates that it has at least, unless it is an ablation.
+    """
 
     title: str
     recipe: str
     settings: tuple[str, ...] = ()
+    data: str = ""
+    teacher: str = ""
+    of: str = ""
+    longest: int = MARKS[-1]
 
 
+GOLD_VERDICTS = ('method.if_right="right again"', 'method.if_wrong="wrong again"')
 OBJECTIVES = ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo", "rloo")
-ARMS = {
-    "grpo": Arm("GRPO", "demo-grpo"),
-    "think-twice": Arm("ThinkTwice", "demo-think-twice"),
-    **{
-        f"objective-{name}": Arm(f"objective {name}", "demo-grpo", (f"method.objective={name}",)) for name in OBJECTIVES
-    },
+ARMS: dict[str, Arm] = {
+    "grpo": Arm("GRPO", "demo-grpo-signs"),
+    "think-twice": Arm("ThinkTwice", "demo-think-twice-signs"),
 }
-"""The arms by name."""
+for _name, _title in (
+    ("score", "SCoRe"),
+    ("pag", "PAG"),
+    ("self-verification", "self-verification"),
+    ("rltf", "RLTF-SD"),
+    ("erl", "ERL"),
+    ("critique-grpo", "Critique-GRPO"),
+    ("vl-rethinker", "VL-Rethinker"),
+    ("think-tuning", "ThinkTuning"),
+    ("reflect-retry-reward", "Reflect, Retry, Reward"),
+    ("self-distillation", "self-distillation"),
+    ("learn-to-merge", "learning to merge"),
+):
+    ARMS[_name] = Arm(_title, f"demo-{_name}")
+ARMS["ton"] = Arm("TON", "demo-ton", data="demo-ton-data")
+ARMS["gsr"] = Arm("GSR", "demo-gsr", data="demo-gsr-data", teacher="grpo")
+ARMS["supercorrect"] = Arm("SuperCorrect", "demo-supercorrect", data="demo-supercorrect-data", teacher="grpo")
+for _name in OBJECTIVES:
+    ARMS[f"objective-{_name}"] = Arm(
+        f"objective {_name}", "demo-grpo-signs", (f"method.objective={_name}",), longest=SHORT
+    )
+for _name, _title, _of, _settings in (
+    ("gold-verdicts", "ThinkTwice, verdicts in the prompt", "think-twice", GOLD_VERDICTS),
+    ("wrong-drafts", "ThinkTwice, wrong drafts first", "think-twice", ("method.pick=wrong_first",)),
+    ("right-drafts", "ThinkTwice, right drafts first", "think-twice", ("method.pick=right_first",)),
+    ("score-one-stage", "SCoRe without the first stage", "score", ("method.n_first_stage=0",)),
+    ("score-no-bonus", "SCoRe without the bonus", "score", ("method.alpha=0",)),
+    ("pag-revise-all", "PAG, revising everything", "pag", ("method.revise_all=true",)),
+    ("vl-rethinker-no-replay", "VL-Rethinker without replay", "vl-rethinker", ("method.replay.updates=0",)),
+    ("vl-rethinker-no-forcing", "VL-Rethinker without forcing", "vl-rethinker", ("method.rethink.share=0",)),
+    ("think-tuning-alone", "ThinkTuning without feedback", "think-tuning", ("method.n_guided=0",)),
+    ("reward-retry", "Reflect, Retry, Reward: retries too", "reflect-retry-reward", ("method.reward_retry=true",)),
+    ("shuffled", "Reflect, Retry, Reward: shuffled reflections", "reflect-retry-reward", ("method.shuffle=true",)),
+    ("ton-no-dropout", "TON without dropout", "ton", ("method.dropout=0",)),
+    ("gsr-direct", "GSR, direct answers only", "gsr", ("method.lam=1",)),
+    ("gsr-no-teacher", "GSR without a teacher", "gsr", ()),
+):
+    _of_arm = ARMS[_of]
+    ARMS[_name] = replace(_of_arm, title=_title, settings=(*_of_arm.settings, *_settings), of=_of)
+ARMS["gsr-no-teacher"] = replace(ARMS["gsr-no-teacher"], teacher="start")
+"""The arms by name. A teacher is before its pupils, and a method before its ablations."""
 
 
 @dataclass(frozen=True)
@@ -98,50 +162,92 @@ class Job:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--start", default="tiny-signs")
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--limit", type=int, default=0)
     given = parser.parse_args()
-    names = given.arms.split(",")
-    tried = [Job(name, 0, rate) for name in names for rate in RATES]
-    jobs = [Job(name, int(seed)) for seed in given.seeds.split(",") for name in names]
+    names = [name for name in ARMS if name in given.arms.split(",")]
+    seeds = [int(seed) for seed in given.seeds.split(",")]
     with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
-        for some in (tried, jobs):
-            for job in pool.map(partial(run_job, given.out, given.start, given.limit), some):
+        for jobs in plan(names, seeds):
+            list(pool.map(partial(prepare_data, given.out, given.limit), needed_data(jobs)))
+            for job in pool.map(partial(run_job, given.out, given.limit), jobs):
                 print("trained:", job.name, flush=True)
-            choose_rates(given.out, names)
+            for name in {job.arm: None for job in jobs if job.rate}:
+                choose_rate(given.out, name)
 
 
-def run_job(out: Path, start: str, limit: int, job: Job) -> Job:
+def plan(names: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Job]]:
+    """Yield lists of jobs. Those of a list need nothing but the jobs of the lists before it."""
+    teachers = [name for name in names if any(ARMS[other].teacher == name for other in names)]
+    for some in (teachers, [name for name in names if name not in teachers]):
+        methods = [name for name in some if not ARMS[name].of]
+        yield [Job(name, 0, rate) for name in methods for rate in RATES]
+        yield [Job(name, seed) for seed in seeds for name in methods]
+    yield [Job(name, seed) for seed in SEEDS_OF_ABLATIONS for name in names if ARMS[name].of and seed in seeds]
+
+
+def run_job(out: Path, limit: int, job: Job) -> Job:
     """Train one run, unless it is complete."""
     torch.set_num_threads(1)
     folder = out / job.name
     if (folder / "trained").exists():
         return job
-    rate = job.rate or json.loads((out / "rates.json").read_text())[job.arm]
-    recipe = recipe_of(job, folder, start, rate)
-    n_updates = TRIED if job.rate else 2 * MARKS[-1]
-    recipe = replace(recipe, updates=min(n_updates, limit or n_updates))
+    arm = ARMS[job.arm]
+    rate = job.rate or rates(out)[arm.of or job.arm]
+    own = [f"out={folder}", f"seed={job.seed}", f"training.lr={rate}"]
+    if arm.data:
+        own.append(f"problems.source={Data(arm.data, arm.teacher, job.seed).file(out)}")
+    n_updates = TRIED if job.rate else SHORT if arm.of else 2 * arm.longest
+    own.append(f"updates={min(n_updates, limit or n_updates)}")
+    recipe = load_recipe(arm.recipe, [*WORLD, *arm.settings, *own])
     run = open_run(recipe, resume=(folder / "config.toml").exists())
     if job.rate:
         for _ in train(run):
             pass
     else:
-        train_to_budget(run, folder, limit)
+        train_to_budget(run, folder, arm.longest, limit)
     (folder / "trained").touch()
     return job
 
 
-def recipe_of(job: Job, folder: Path, start: str, rate: float) -> Recipe:
-    arm = ARMS[job.arm]
-    own = [f"model.path={start}", f"out={folder}", f"seed={job.seed}", f"training.lr={rate}"]
-    return load_recipe(arm.recipe, [*WORLD, *arm.settings, *own])
+@dataclass(frozen=True)
+class Data:
+    """The prepared data of an arm, for one seed. The data card says how many tokens were sampled."""
+
+    recipe: str
+    teacher: str
+    seed: int
+
+    def file(self, out: Path) -> Path:
+        return out / "data" / f"{self.recipe}-{self.teacher or 'alone'}-{self.seed}.parquet"
 
 
-def train_to_budget(run: Run, folder: Path, limit: int) -> None:
-    """Train until both budgets are spent and all marks are passed, and keep weights on the way."""
+def needed_data(jobs: Sequence[Job]) -> list[Data]:
+    """Return the data that runs are trained on, each once."""
+    needed: dict[Data, None] = {}
+    for job in jobs:
+        arm = ARMS[job.arm]
+        if arm.data:
+            needed[Data(arm.data, arm.teacher, job.seed)] = None
+    return [*needed]
+
+
+def prepare_data(out: Path, limit: int, data: Data) -> None:
+    """Prepare data, unless they exist."""
+    torch.set_num_threads(1)
+    settings = [f"seed={data.seed}", f"problems.limit={100 * limit or N_PREPARED}"]
+    if data.teacher == "start":
+        settings.append(f"teacher.path={START}")
+    elif data.teacher:
+        settings.append(f"teacher.path={out / f'{data.teacher}-{data.seed}' / 'kept' / TEACHER_MARK}")
+    if not data.file(out).with_suffix(".md").exists():
+        prepare(data.recipe, settings, data.file(out))
+
+
+def train_to_budget(run: Run, folder: Path, longest: int, limit: int) -> None:
+    """Train until both budgets are spent and `longest` updates are made, and keep weights on the way."""
     sampled, trained = token_counts(folder)
     for record in train(run):
         if record["phase"] == "evaluation":
@@ -155,7 +261,7 @@ def train_to_budget(run: Run, folder: Path, limit: int) -> None:
         for name, spent, now in (("sampled", before[0], sampled), ("trained", before[1], trained)):
             if spent < BUDGET <= now or (limit and update == limit):
                 keep(run, folder, name)
-        if update >= MARKS[-1] and min(sampled, trained) >= BUDGET:
+        if update >= longest and min(sampled, trained) >= BUDGET:
             break
 
 
@@ -174,21 +280,23 @@ def token_counts(folder: Path) -> tuple[int, int]:
     return sampled, sum(r.get("n_trained_tokens", 0) for r in records)
 
 
-def choose_rates(out: Path, names: Sequence[str]) -> None:
-    """Write the best learning rate of each arm: the one with the most right refined answers on validation problems."""
-    best: dict[str, float] = {}
-    for name in names:
-        found: dict[float, float] = {}
-        for rate in RATES:
-            lines = (out / Job(name, 0, rate).name / "metrics.jsonl").read_text().splitlines()
-            evaluations = [record for record in map(json.loads, lines) if record["phase"] == "evaluation"]
-            found[rate] = evaluations[-1]["refined"]["value"]
-        best[name] = max(found, key=lambda rate: found[rate])
+def choose_rate(out: Path, arm: str) -> None:
+    """Keep the best learning rate of an arm: the most right answers to validation problems, before and after refinement."""
+    found: dict[float, float] = {}
+    for rate in RATES:
+        lines = (out / Job(arm, 0, rate).name / "metrics.jsonl").read_text().splitlines()
+        last = [record for record in map(json.loads, lines) if record["phase"] == "evaluation"][-1]
+        found[rate] = last["solve"]["value"] + last["refined"]["value"]
         print(
-            f"{name}: refined {', '.join(f'{100 * right:.1f} at {rate:g}' for rate, right in found.items())}",
-            flush=True,
+            f"{arm} at {rate:g}: {100 * last['solve']['value']:.1f}, {100 * last['refined']['value']:.1f}", flush=True
         )
-    write_text(out / "rates.json", json.dumps(best, indent=1))
+    best = max(found, key=lambda rate: found[rate])
+    write_text(out / "rates.json", json.dumps(rates(out) | {arm: best}, indent=1))
+
+
+def rates(out: Path) -> dict[str, float]:
+    file = out / "rates.json"
+    return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
 if __name__ == "__main__":

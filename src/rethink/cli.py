@@ -85,7 +85,7 @@ def demo(
         list[str] | None,
         typer.Option(
             metavar="NAME...",
-            help="Methods to compare: grpo, think_twice (default: these two), reflect_retry_reward, think_tuning, gsr.",
+            help="Methods to compare; default: grpo think_twice. All that have a demo recipe are possible, such as pag.",
         ),
     ] = None,
     updates: Annotated[int | None, typer.Option(min=2, help="Updates per run; default: as in the recipes.")] = None,

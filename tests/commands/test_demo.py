@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rethink.commands.demo import METHODS, OTHERS, mean_over_seeds, read_seeds, run_demo
+from rethink.commands.demo import METHODS, mean_over_seeds, other_methods, read_seeds, run_demo
 from rethink.errors import UserError
 from rethink.models.bundled import TINY_MODEL
 from rethink.problems import countdown
@@ -152,18 +152,27 @@ def test_unknown_methods_are_named(tmp_path: Path) -> None:
     assert not (tmp_path / "d").exists()
 
 
+def test_other_methods_are_those_with_a_demo_recipe() -> None:
+    """Guards against a method of the demo that its help does not know, and against data recipes that count as methods."""
+    found = other_methods()
+    assert {"gsr", "pag", "score", "ton"} <= {*found}
+    assert not {"grpo", "grpo_signs", "gsr_data"} & {*found}
+
+
 @pytest.mark.slow
-def test_all_methods_from_the_same_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("names", [["gsr", "reflect_retry_reward"], ["pag", "ton"]])
+def test_other_methods_from_the_same_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]) -> None:
     """Guards against a method of the demo that does not run: GSR brings its teacher, GRPO, and prepares its data."""
     for command, limit in (("demo", "evaluation.problems.limit=5"), ("prepare", "problems.limit=200")):
         limited = partial(load_limited, limit)
         monkeypatch.setattr(f"rethink.commands.{command}.load_recipe", limited)
-    run_demo([3], tmp_path / "d", 2, [*OTHERS])
+    run_demo([3], tmp_path / "d", 2, names)
     summary = json.loads((tmp_path / "d" / "summary.json").read_text())
-    assert list(summary)[:5] == ["start", "grpo", *OTHERS]
-    assert (tmp_path / "d" / "gsr.parquet").is_file()
-    for name in ("grpo", *OTHERS):
-        assert 'path = "tiny-talk"' in (tmp_path / "d" / name / "config.toml").read_text()
+    trained = ["grpo", *names] if "gsr" in names else names
+    assert [name for name in summary if name in ("start", "grpo", *other_methods())] == ["start", *trained]
+    assert {file.stem for file in (tmp_path / "d").glob("*.parquet")} == {"gsr", "ton"} & {*names}
+    for name in trained:
+        assert 'path = "tiny-signs"' in (tmp_path / "d" / name / "config.toml").read_text()
 
 
 def test_no_method_stands_for_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,4 +188,4 @@ def test_no_method_stands_for_the_default(tmp_path: Path, monkeypatch: pytest.Mo
     for n, names in enumerate(methods):
         with pytest.raises(UserError, match="enough"):
             run_demo([0], tmp_path / str(n), 2, names)
-    assert seen == ["tiny", "tiny", "tiny-talk"]
+    assert seen == ["tiny", "tiny", "tiny-signs"]

@@ -12,8 +12,8 @@ import pytest
 from rethink.commands.evaluate import curve_name
 from support.command_line import Rethink, assert_one_message
 
-MODEL = ["eval", "tiny-talk", "--recipe", "demo-gsr"]
-SMALL = [*MODEL, "--on", "countdown", "evaluation.problems.limit=5"]
+MODEL = ["eval", "tiny-signs", "--recipe", "demo-gsr"]
+SMALL = [*MODEL, "--on", "signs", "evaluation.problems.limit=5"]
 FOUR = "solve,refine,merge:2,vote:3"
 
 
@@ -25,7 +25,7 @@ def records(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def rows_of(found: dict[str, Any], suite: str = "countdown") -> dict[str, dict[str, Any]]:
+def rows_of(found: dict[str, Any], suite: str = "signs") -> dict[str, dict[str, Any]]:
     return dict(found["suites"][suite]["strategies"])
 
 
@@ -51,12 +51,12 @@ def test_numbers_follow_from_the_answers(rethink: Rethink, tmp_path: Path) -> No
     by_name = {name: [r for r in every if r["strategy"] == name] for name in names}
     assert {name: len(some) for name, some in by_name.items()} == dict.fromkeys(by_name, 10)  # 5 problems, 2 repeats
     found = summary(tmp_path / "e")
-    assert (found["model"], found["seed"], list(found["suites"])) == ("tiny-talk", 0, ["countdown"])
+    assert (found["model"], found["seed"], list(found["suites"])) == ("tiny-signs", 0, ["signs"])
     rows = rows_of(found)
     assert list(rows) == names
     accuracy = {name: sum(map(right, some)) / 10 for name, some in by_name.items()}
     tokens = {name: sum(r["n_tokens"] for r in some) / 10 for name, some in by_name.items()}
-    baselines = found["suites"]["countdown"]["baselines"]
+    baselines = found["suites"]["signs"]["baselines"]
     every_row = {**rows, **baselines}
     assert {name: row["accuracy"]["value"] for name, row in every_row.items()} == pytest.approx(
         {name: accuracy[name] for name in every_row}
@@ -75,7 +75,7 @@ def test_numbers_follow_from_the_answers(rethink: Rethink, tmp_path: Path) -> No
         assert rows[name]["cost"]["n_baseline"] == pytest.approx(k + weight)
         assert gains[name]["value"] == pytest.approx(accuracy[name] - expected)
         assert f"(vote of {k + weight:.1f})" in shown.out
-    (gap,) = found["suites"]["countdown"]["gaps"]
+    (gap,) = found["suites"]["signs"]["gaps"]
     assert gap["gap"]["value"] == pytest.approx(accuracy["merge:2"] - accuracy["vote:2"])
     firsts_of = [[s for s in r["steps"] if s["phase"] == "solve"] for r in by_name["merge:2"]]
     n_right = [sum(s["verdict"] == "right" for s in firsts) for firsts in firsts_of]
@@ -105,7 +105,7 @@ def test_votes_of_equal_cost_are_added(rethink: Rethink, tmp_path: Path) -> None
     firsts = [(r["problem"], r["repeat"], r["steps"][0]["text"]) for r in refined]
     for some in votes:
         assert firsts == [(r["problem"], r["repeat"], r["steps"][0]["text"]) for r in some]
-    assert list(summary(tmp_path / "e")["suites"]["countdown"]["baselines"]) == names[1:]
+    assert list(summary(tmp_path / "e")["suites"]["signs"]["baselines"]) == names[1:]
 
 
 def test_strategies_that_see_verdicts_are_compared_with_fresh_tries(rethink: Rethink, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_strategies_that_see_verdicts_are_compared_with_fresh_tries(rethink: Ret
     longest run of fresh tries: its first k answers to each problem, of which the last one counts."""
     shown = rethink(*SMALL, "evaluation.problems.limit=20", "evaluation.n=1", "--strategy", "reflect", "--out", "e")
     assert shown.code == 0
-    found = summary(tmp_path / "e")["suites"]["countdown"]
+    found = summary(tmp_path / "e")["suites"]["signs"]
     cost = found["strategies"]["reflect"]["cost"]
     every = records(tmp_path / "e" / "answers.jsonl")
     ran = list(dict.fromkeys(r["strategy"] for r in every))
@@ -139,7 +139,7 @@ def test_a_vote_alone(rethink: Rethink, tmp_path: Path) -> None:
     assert shown.code == 0
     row = rows_of(summary(tmp_path / "e"))["vote:3"]
     assert (row["cost"]["n_baseline"], row["cost"]["gain"]) == (None, None)
-    assert summary(tmp_path / "e")["suites"]["countdown"]["gaps"] == []
+    assert summary(tmp_path / "e")["suites"]["signs"]["gaps"] == []
     assert "gap" not in shown.out
     assert (tmp_path / "e" / "curve.svg").exists()
 
@@ -147,10 +147,10 @@ def test_a_vote_alone(rethink: Rethink, tmp_path: Path) -> None:
 def test_several_suites_have_their_tables_and_a_mean(rethink: Rethink, tmp_path: Path) -> None:
     """Guards against suites mixed into one, and a mean weighted by problems."""
     a, b = sums(tmp_path, "a.jsonl", [10, 11]), sums(tmp_path, "b & c.jsonl", [12, 13, 14])
-    shown = rethink(*MODEL, "--on", a, b, "countdown", "evaluation.problems.limit=3", "--strategy", FOUR, "--out", "e")
+    shown = rethink(*MODEL, "--on", a, b, "signs", "evaluation.problems.limit=3", "--strategy", FOUR, "--out", "e")
     assert shown.code == 0
     found = summary(tmp_path / "e")
-    assert list(found["suites"]) == [a, b, "countdown"]
+    assert list(found["suites"]) == [a, b, "signs"]
     accuracy = {suite: rows_of(found, suite)["vote:3"]["accuracy"] for suite in found["suites"]}
     assert [e["n"] for e in accuracy.values()] == [4, 6, 6]
     mean = sum(e["value"] for e in accuracy.values()) / 3
@@ -159,7 +159,7 @@ def test_several_suites_have_their_tables_and_a_mean(rethink: Rethink, tmp_path:
     (row,) = (line for line in table if line.startswith("vote:3 "))
     assert f" {100 * mean:.1f} [" in row
     assert shown.out.count("refinement gap") == 3
-    curves = ["curve-1-a-jsonl.svg", "curve-2-b---c-jsonl.svg", "curve-3-countdown.svg"]
+    curves = ["curve-1-a-jsonl.svg", "curve-2-b---c-jsonl.svg", "curve-3-signs.svg"]
     assert sorted(p.name for p in (tmp_path / "e").glob("*.svg")) == curves
     assert [line.split("/")[-1] for line in shown.err.splitlines()[-3:]] == curves
     for name in curves:

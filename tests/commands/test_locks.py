@@ -15,7 +15,7 @@ from support.processes import start, wait_for
 COMMANDS = {
     "eval": "eval tiny --on countdown --recipe demo-think-twice --out out",
     "eval --resume": "eval tiny --on countdown --recipe demo-think-twice --out out --resume",
-    "cross": "cross tiny tiny-talk --on countdown --recipe demo-think-twice --out out",
+    "cross": "cross tiny tiny-signs --on countdown --recipe demo-think-twice --out out",
     "answer": "answer tiny --file a.jsonl --out b.jsonl",
     "answer --resume": "answer tiny --file a.jsonl --out b.jsonl --resume",
     "grade": "grade a.jsonl --out b.jsonl",

@@ -13,8 +13,8 @@ from rethink.errors import UserError
 from support.command_line import Rethink, assert_one_message
 
 REPLACED = [
-    ("model.path=tiny-talk", "model.path=tiny-talk replaces MODEL (tiny): leave one of them out"),
-    ("model={path='tiny-talk'}", "replaces MODEL (tiny)"),
+    ("model.path=tiny-signs", "model.path=tiny-signs replaces MODEL (tiny): leave one of them out"),
+    ("model={path='tiny-signs'}", "replaces MODEL (tiny)"),
     ("model={dtype='bfloat16'}", "replaces MODEL (tiny)"),
     ("evaluation.problems.source=gsm8k", "evaluation.problems.source=gsm8k replaces --on (countdown)"),
     ("evaluation.problems={source='gsm8k'}", "replaces --on (countdown)"),
@@ -68,7 +68,7 @@ def test_a_judge_samples_with_the_sampling_of_the_recipe() -> None:
 
 def test_an_answer_is_from_the_model_that_the_command_names() -> None:
     """Guards against `rethink answer tiny` with another model."""
-    for setting in ("model.path=tiny-talk", "training.lr=3"):
+    for setting in ("model.path=tiny-signs", "training.lr=3"):
         with pytest.raises(UserError, match=r"replaces MODEL|has no effect"):
             answer.resolve("tiny", "demo-think-twice", [setting])
 

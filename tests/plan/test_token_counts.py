@@ -65,6 +65,6 @@ def test_a_teacher_is_counted_separately() -> None:
     for settings, frozen in (
         ([], FrozenModels(start=True, start_samples=True)),
         (["teacher.endpoint.url=http://localhost:1"], FrozenModels()),
-        (["teacher.path=tiny-talk"], FrozenModels(teacher_samples=True)),
+        (["teacher.path=tiny-signs"], FrozenModels(teacher_samples=True)),
     ):
         assert memory_settings(load_recipe("demo-think-tuning", settings), 1, counted).frozen == frozen

@@ -23,14 +23,12 @@ from rethink.evaluation.runs import over_seeds
 from rethink.evaluation.summary import evaluation_metrics
 from rethink.jsonl import Record, make_folder, to_json, write_text
 from rethink.recipe import Recipe, load_recipe
+from rethink.recipes import shipped
 from rethink.report.page import write_report
 from rethink.training.run import open_run
 
 METHODS = ("grpo", "think_twice")
-"""What the demo runs by default."""
-
-OTHERS = ("reflect_retry_reward", "think_tuning", "gsr")
-"""Methods whose prompts the model tiny does not know. With one of them, every method starts from tiny-talk."""
+"""What the demo runs by default, from the model tiny on countdown."""
 
 _ONE_SEED = (
     "The intervals are over problems: about these models on other problems. They do not cover another seed, which may\n"
@@ -81,7 +79,7 @@ def run_demo(seeds: Sequence[int], out: Path | None, updates: int | None, method
 
 def _run_seed(seed: int, folder: Path, names: Sequence[str], updates: int | None) -> dict[str, Record]:
     """Run the demo with one seed. Return the rates of each model."""
-    recipes = {name: _load_recipe(name, seed, folder, updates, talk=bool({*names} & {*OTHERS})) for name in names}
+    recipes = {name: _load_recipe(name, seed, folder, updates, signs=bool({*names} - {*METHODS})) for name in names}
     start = time.perf_counter()
     rows: dict[str, Record] = {"start": evaluate_start(recipes[names[0]], folder / "start.jsonl")}
     for name, recipe in recipes.items():
@@ -134,23 +132,41 @@ def _mean(runs: Sequence[Estimate], lowest: float) -> Estimate:
     return with_mean_bounds(Estimate(mean.value, low, high, mean.n), runs)
 
 
+def other_methods() -> tuple[str, ...]:
+    """Return the methods that have a demo recipe on tiny-signs. With one of them, every method starts from tiny-signs."""
+    recipes = {name.removeprefix("demo-").replace("-", "_") for name in shipped() if name.startswith("demo-")}
+    return tuple(sorted(name for name in recipes - {*METHODS} if not name.endswith(("_data", "_signs"))))
+
+
 def _order_methods(methods: Sequence[str]) -> list[str]:
-    """Return the methods in the order to run them. GSR needs the GRPO model as its teacher."""
+    """Return the methods in the order to run them. GRPO's model is the teacher of methods whose data need one."""
+    known = (*METHODS, *other_methods())
+    needed = [*methods]
     for name in methods:
-        if name not in (*METHODS, *OTHERS):
-            raise UserError(f"the demo has the methods {', '.join((*METHODS, *OTHERS))}, not {name!r}")
-    needed = [*methods, "grpo"] if "gsr" in methods else methods
-    return [name for name in (*METHODS, *OTHERS) if name in needed]
+        if name not in known:
+            raise UserError(f"the demo has the methods {', '.join(known)}, not {name!r}")
+        if _data_recipe(name) and load_recipe(_data_recipe(name)).teacher.path:
+            needed.append("grpo")
+    return [name for name in known if name in needed]
 
 
-def _load_recipe(name: str, seed: int, folder: Path, updates: int | None, talk: bool) -> Recipe:
+def _data_recipe(name: str) -> str:
+    """Return the recipe that prepares a method's data, "" if it needs none."""
+    recipe = f"demo-{name.replace('_', '-')}-data"
+    return recipe if recipe in shipped() else ""
+
+
+def _load_recipe(name: str, seed: int, folder: Path, updates: int | None, signs: bool) -> Recipe:
     settings = [f"seed={seed}", f"out={toml_string(str(folder / name))}"]
-    settings += ['model.path="tiny-talk"'] if talk else []
-    if name == "gsr":
-        settings.append(f"problems.source={toml_string(str(folder / 'gsr.parquet'))}")
+    recipe = f"demo-{name.replace('_', '-')}"
+    if signs:
+        settings.append('evaluation.strategy="refine"')  # the recipes have strategies of several kinds
+        recipe += "-signs" * (name in METHODS)
+    if _data_recipe(name):
+        settings.append(f"problems.source={toml_string(str(folder / f'{name}.parquet'))}")
     if updates is not None:
         settings.append(f"updates={updates + updates % 2}")
-    return load_recipe(f"demo-{name.replace('_', '-')}", settings)
+    return load_recipe(recipe, settings)
 
 
 def evaluate_start(recipe: Recipe, file: Path) -> Record:
@@ -166,10 +182,12 @@ def evaluate_start(recipe: Recipe, file: Path) -> Record:
 
 def _train(name: str, recipe: Recipe, folder: Path) -> Record:
     started = time.perf_counter()
-    if name == "gsr":
-        teacher = max((folder / "grpo" / "checkpoints").iterdir())
-        settings = [f"seed={recipe.seed}", f"teacher.path={toml_string(str(teacher))}"]
-        prepare_data("demo-gsr-data", settings, folder / "gsr.parquet")
+    data = _data_recipe(name)
+    if data:
+        settings = [f"seed={recipe.seed}"]
+        if load_recipe(data).teacher.path:
+            settings.append(f"teacher.path={toml_string(str(max((folder / 'grpo' / 'checkpoints').iterdir())))}")
+        prepare_data(data, settings, folder / f"{name}.parquet")
     run = open_run(recipe, warn=warn)
     with stopping(run):
         evaluation = run_with_progress(run, label=name)

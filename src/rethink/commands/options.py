@@ -12,7 +12,7 @@ Settings = Annotated[
     list[str] | None, typer.Argument(metavar="key=value", help="Recipe settings to replace, such as updates=80.")
 ]
 Model = Annotated[
-    str, typer.Argument(help="Model folder, hub name, model of the package (tiny, tiny-talk), or name at --endpoint.")
+    str, typer.Argument(help="Model folder, hub name, model of the package (tiny, tiny-signs), or name at --endpoint.")
 ]
 On = Annotated[
     list[str] | None,

@@ -8,8 +8,8 @@ from rethink.models.checkpoint_files import newest
 
 FOLDER = Path(__file__).parent
 TINY_MODEL = FOLDER / "tiny"
-MODELS = {"tiny": TINY_MODEL, "tiny-talk": FOLDER / "tiny_talk"}
-"""Folders by the names that `model.path` accepts. tiny solves and refines; tiny-talk also reflects, retries and merges."""
+MODELS = {"tiny": TINY_MODEL, "tiny-signs": FOLDER / "tiny_signs"}
+"""Folders by the names that `model.path` accepts. tiny is for countdown; tiny-signs, for signs, also checks and merges."""
 
 
 def resolve(path: str, warn: Callable[[str], None] = lambda _: None) -> str:

@@ -68,13 +68,13 @@ def config(n_tokens: int) -> Qwen3Config:
 
 
 def grow(folder: str) -> None:
-    """Write "tiny" with more words and twice its positions."""
+    """Write "tiny" with more words and four times its positions."""
     words = tokenizer(MORE_WORDS)
     words.save_pretrained(folder)
     torch.manual_seed(0)
     model = Qwen3ForCausalLM.from_pretrained(TINY_MODEL)
     model.resize_token_embeddings(len(words), mean_resizing=False)
-    model.config.max_position_embeddings = 256
+    model.config.max_position_embeddings = 512
     model.save_pretrained(folder)
 
 

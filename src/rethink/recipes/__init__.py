@@ -14,6 +14,11 @@ from rethink.errors import UserError
 FOLDER = Path(__file__).parent
 
 
+def shipped() -> list[str]:
+    """Return the names of the recipes that ship with the package, in order."""
+    return sorted(file.stem for file in FOLDER.glob("*.toml"))
+
+
 def find(recipe: str) -> Path:
     """Return the file of a recipe: a path, or the name of a shipped one ("demo-grpo"). Raise UserError if there is none."""
     path = Path(recipe)
@@ -25,7 +30,7 @@ def find(recipe: str) -> Path:
         raise UserError(f"{recipe} is a folder, not a recipe" + _in_folder(path))
     if Path(f"{recipe}.toml").is_file():
         raise UserError(f"there is no recipe {recipe}; did you mean {recipe}.toml?")
-    names = sorted(f.stem for f in FOLDER.glob("*.toml"))
+    names = shipped()
     near = _similar(recipe.removesuffix(".toml"), names)
     if near and path.parent == Path():
         raise UserError(f"there is no recipe {recipe}; did you mean {' or '.join(near)}?")
