@@ -25,6 +25,7 @@ PAPERS: dict[str, tuple[Surrogate, str, str]] = {
     "dr_grpo": (Clip(0.2, 0.2), "center", "constant"),
     "dapo": (Clip(0.2, 0.28), "standardize", "token"),
     "gspo": (Clip(3e-4, 4e-4, None, "sequence"), "standardize", "sequence"),
+    "gmpo": (GMPO(0.4, 0.4), "standardize", "sequence"),
     "cispo": (CISPO(1.0, 4.0), "standardize", "token"),
     "sapo": (SAPO(1.0, 1.05), "standardize", "sequence"),
     "rloo": (Clip(0.2, 0.2), "rloo", "constant"),

@@ -33,7 +33,7 @@ class Objective:
       the group's standard deviation (n - 1) + 1e-6 (GRPO, arXiv 2402.03300, eq. 3). Others are "rloo", "maxrl",
       "pass_at_k", and over all groups of an update "reinforce_pp" and "reinforce_pp_baseline" (docs/losses.md).
     - `clip_low`, `clip_high`: the ratio is clipped to [1 - clip_low, 1 + clip_high]; with `surrogate` "gmpo", its log is
-      clipped to [-clip_low, clip_high].
+      clipped to [-clip_low, clip_high]. `method.objective` sets the values of each paper (docs/losses.md).
     - `dual_clip`: the bound of the loss where A < 0, in multiples of |A|; inf switches it off.
     - `importance_sampling_level`: ratios per "token", or per "sequence" (GSPO); see `objectives.Clip`.
     - `loss_aggregation`: the mean over "token", over "sequence", or over a "constant" length; see

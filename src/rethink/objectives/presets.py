@@ -43,6 +43,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "advantage": "standardize",
         "loss_aggregation": "sequence",
     },
+    "gmpo": {
+        "surrogate": "gmpo",
+        "clip_low": 0.4,
+        "clip_high": 0.4,
+        "advantage": "standardize",
+        "loss_aggregation": "sequence",
+    },
     "cispo": {
         "surrogate": "cispo",
         "clip_low": 1.0,
