@@ -5,7 +5,7 @@
 
 All lines must be right. The signs of a line have to be searched for, but a wrong line shows, because it ends with another
 result. A wrong reply often has one wrong line, so mending it is easier than writing a new one. A reply may hold several
-attempts separated by `?`; the last one counts.
+attempts, separated by `?` or `again`; the last one counts.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ FORMAT = AnswerFormat(
 
 def _last_attempt(reply: str) -> list[str]:
     """Return the lines of the last attempt, with single spaces."""
-    return [" ".join(line.split()) for line in reply.split("?")[-1].split(";")]
+    return [" ".join(line.split()) for line in reply.replace("again", "?").split("?")[-1].split(";")]
 
 
 def _made(attempt: str) -> list[Line] | None:
