@@ -6,8 +6,8 @@ First, each arm is trained with each learning rate of the grid for 80 updates, w
 answers on validation problems, before and after refinement, is chosen (OUT/rates.json). Then each arm is trained with
 that rate and each seed. The learning rate is constant, so a run can be compared at any point: weights are kept after 40,
 80, 160 and 320 updates, and where the run has sampled, or trained, as many tokens as the budget, which is what GRPO needs
-for 160 updates. Objectives need not go on after that. Ablations have three seeds, 160 updates, and the learning rate of
-their method.
+for 160 updates. A run ends when both are reached and 160 updates are made, or after 320 updates; those of methods with the
+seeds 0, 1 and 2 have 320 in any case. Ablations have these seeds, 160 updates, and the learning rate of their method.
 
 Everything is kept in OUT; a stopped study continues where it was. One thread per run: results do not depend on `--workers`.
 `--limit` makes everything smaller, for a trial. `benchmarks/zoo_table.py` evaluates the weights and prints the tables.
@@ -53,9 +53,11 @@ N_PREPARED = 2000
 """The number of problems that data are prepared from."""
 
 SHORT = 160
-"""The number of updates of objectives, at least, and of ablations."""
+"""The number of updates of ablations, and of all others at least."""
 
-SEEDS_OF_ABLATIONS = (0, 1, 2)
+THREE_SEEDS = (0, 1, 2)
+"""The seeds of ablations, and of methods that are trained for as long as the last mark."""
+
 
 WORLD = (
     'evaluation.problems={source="signs",split="validation"}',
@@ -85,7 +87,7 @@ class Arm:
     - `data`: the recipe that prepares its data.
     - `teacher`: the arm whose model is the teacher of `data`; "start" is the start model.
     - `of`: the arm that it is an ablation of.
-    - `longest`: the number of updates that it has at least, unless it is an ablation.
+    - `is_method`: whether it is a method, not an objective.
     """
 
     title: str
@@ -94,7 +96,7 @@ class Arm:
     data: str = ""
     teacher: str = ""
     of: str = ""
-    longest: int = MARKS[-1]
+    is_method: bool = True
 
 
 GOLD_VERDICTS = ('method.if_right="right again"', 'method.if_wrong="wrong again"')
@@ -122,7 +124,7 @@ ARMS["gsr"] = Arm("GSR", "demo-gsr", data="demo-gsr-data", teacher="grpo")
 ARMS["supercorrect"] = Arm("SuperCorrect", "demo-supercorrect", data="demo-supercorrect-data", teacher="grpo")
 for _name in OBJECTIVES:
     ARMS[f"objective-{_name}"] = Arm(
-        f"objective {_name}", "demo-grpo-signs", (f"method.objective={_name}",), longest=SHORT
+        f"objective {_name}", "demo-grpo-signs", (f"method.objective={_name}",), is_method=False
     )
 for _name, _title, _of, _settings in (
     ("gold-verdicts", "ThinkTwice, verdicts in the prompt", "think-twice", GOLD_VERDICTS),
@@ -185,7 +187,7 @@ def plan(names: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Job]]:
         methods = [name for name in some if not ARMS[name].of]
         yield [Job(name, 0, rate) for name in methods for rate in RATES]
         yield [Job(name, seed) for seed in seeds for name in methods]
-    yield [Job(name, seed) for seed in SEEDS_OF_ABLATIONS for name in names if ARMS[name].of and seed in seeds]
+    yield [Job(name, seed) for seed in THREE_SEEDS for name in names if ARMS[name].of and seed in seeds]
 
 
 def run_job(out: Path, limit: int, job: Job) -> Job:
@@ -199,7 +201,7 @@ def run_job(out: Path, limit: int, job: Job) -> Job:
     own = [f"out={folder}", f"seed={job.seed}", f"training.lr={rate}"]
     if arm.data:
         own.append(f"problems.source={Data(arm.data, arm.teacher, job.seed).file(out)}")
-    n_updates = TRIED if job.rate else SHORT if arm.of else 2 * arm.longest
+    n_updates = TRIED if job.rate else SHORT if arm.of else MARKS[-1]
     own.append(f"updates={min(n_updates, limit or n_updates)}")
     recipe = load_recipe(arm.recipe, [*WORLD, *arm.settings, *own])
     run = open_run(recipe, resume=(folder / "config.toml").exists())
@@ -207,7 +209,8 @@ def run_job(out: Path, limit: int, job: Job) -> Job:
         for _ in train(run):
             pass
     else:
-        train_to_budget(run, folder, arm.longest, limit)
+        is_long = arm.is_method and job.seed in THREE_SEEDS
+        train_to_budget(run, folder, MARKS[-1] if is_long else SHORT, limit)
     (folder / "trained").touch()
     return job
 
@@ -246,8 +249,8 @@ def prepare_data(out: Path, limit: int, data: Data) -> None:
         prepare(data.recipe, settings, data.file(out))
 
 
-def train_to_budget(run: Run, folder: Path, longest: int, limit: int) -> None:
-    """Train until both budgets are spent and `longest` updates are made, and keep weights on the way."""
+def train_to_budget(run: Run, folder: Path, shortest: int, limit: int) -> None:
+    """Train until both budgets are spent and at least `shortest` updates are made, and keep weights on the way."""
     sampled, trained = token_counts(folder)
     for record in train(run):
         if record["phase"] == "evaluation":
@@ -261,7 +264,7 @@ def train_to_budget(run: Run, folder: Path, longest: int, limit: int) -> None:
         for name, spent, now in (("sampled", before[0], sampled), ("trained", before[1], trained)):
             if spent < BUDGET <= now or (limit and update == limit):
                 keep(run, folder, name)
-        if update >= longest and min(sampled, trained) >= BUDGET:
+        if update >= shortest and min(sampled, trained) >= BUDGET:
             break
 
 
