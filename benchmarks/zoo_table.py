@@ -1,239 +1,299 @@
-"""The tables of docs/results.md about the models that `benchmarks/zoo.py` trained.
+"""The tables of docs/results.md about the models that `benchmarks/zoo.py` trained, from their result files alone.
 
-    python benchmarks/zoo_table.py OUT [--start tiny-signs] [--workers 2] [--split test] [--problems 400] [--only-print]
+    python benchmarks/zoo_table.py [RESULTS]
 
-Each kept model answers problems of the split four times, at temperature 1 and with the sampling of the ThinkTwice paper
-(temperature 0.7, top-p 0.8, top-k 20, greedy refinement). At temperature 1, it also answers after a check of wrong answers
-(`reflect`), merges and votes over three answers, and refines up to four times. Answers go to OUT/answers; existing ones are
-kept. Prints markdown.
+Prints markdown. RESULTS is a folder from `benchmarks/zoo_evaluate.py`, by default benchmarks/results/zoo.
 
-A rate is the mean over runs, with Student's interval over runs. Differences to GRPO are paired by seed; their p-values are
-corrected for the number of arms in the table (Holm).
+Rates are means over runs in percent, with Student's 95% interval over runs. Differences are paired by seed, and have two
+intervals: over runs (other runs with the same settings), and over problems (these models, other problems). P-values are
+those over runs, corrected for the number of arms in the table (Holm).
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import os
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import cache, partial
-from multiprocessing import get_context
+import statistics
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"
-
-import torch
-
-from rethink.build import build_prompts, local_policy, open_model
-from rethink.evaluation.answers import Answer, read_answers
-from rethink.evaluation.evaluate import EvaluationSpec, resumable_answers, run_evaluation
-from rethink.evaluation.intervals import Difference, Estimate
+from rethink.evaluation.intervals import Difference, Outcome, difference
 from rethink.evaluation.runs import over_seeds
-from rethink.evaluation.summary import Summary, summarize
-from rethink.problems.source import load_problems
-from rethink.recipe import load_recipe
-from rethink.settings import ProblemSource
-from rethink.strategies import Setup, parse_all
-from rethink.types import Sampling
-from zoo import ARMS, WORLD
+from zoo import ARMS, MARKS
+from zoo_results import PAPER, RESULTS, T1, Run, Runs, read_runs
 
-CAP = 44
-PAPER = Sampling(temperature=0.7, top_p=0.8, top_k=20, max_tokens=CAP)
-SAMPLINGS = {
-    "t1": (
-        Sampling(max_tokens=CAP),
-        Sampling(max_tokens=CAP),
-        "refine,reflect,merge:3,vote:3,refine:2,refine:3,refine:4",
-    ),
-    "paper": (PAPER, Sampling(temperature=0.0, max_tokens=CAP), "refine"),
+Mark = str | int
+"""A budget, or a number of updates."""
+
+BASELINE = "grpo"
+MAIN = [name for name, arm in ARMS.items() if not arm.of]
+ABLATIONS = [name for name, arm in ARMS.items() if arm.of]
+
+ACCURACY = ("solve", "refined", "solve pass@4", "refined pass@4")
+TRANSITIONS = ("fix", "fresh fix", "damage", "fresh damage")
+TRIES = ("fresh second try", "reflect", "self-refine", "merge:3", "vote:3", "vote:4")
+CHAIN = ("solve", "refined", "refine:2", "refine:3", "refine:4")
+COMPARED_TRIES = ("reflect", "self-refine", "merge:3", "refine:4")
+
+HEADINGS = {
+    "refined": "refined once",
+    "fresh fix": "a fresh answer fixes",
+    "fresh damage": "a fresh answer damages",
+    "fresh second try": "a fresh second try",
+    "reflect": "a check, then a second try",
+    "self-refine": "checked and mended",
+    "merge:3": "merged from 3",
+    "vote:3": "vote of 3",
+    "vote:4": "vote of 4",
+    "refine:2": "twice",
+    "refine:3": "three times",
+    "refine:4": "four times",
 }
-"""By name: the sampling of first answers and of all others, and the strategies."""
-
-N_ANSWERS = 4
-MEASURES = (
-    *("solve", "solve pass@4", "refined", "fix", "fresh answer instead", "damage", "fresh instead of a right one"),
-    *("second try", "merged", "voted", "chain of 4", "tokens", "entropy", "cut"),
-)
+"""The headings of measures that have other names in the files."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """A kept model of a run, and how it answers."""
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, nargs="?", default=RESULTS)
+    runs = read_runs(parser.parse_args().results)
+    for mark, title in (("sampled", "equal sampled tokens"), ("trained", "equal trained tokens"), (160, "160 updates")):
+        print_point(runs, mark, title)
+    print(f"## Equal solve updates\n\n{solve_update_table(runs, T1)}\n{solve_update_table(runs, PAPER)}")
+    print("## Over training\n")
+    for measures in (("solve", "refined"), ("solve pass@4", "refined pass@4"), ("fix", "fresh fix"), ("entropy",)):
+        print(f"{over_training(runs, measures)}\n")
+    print(f"## Ablations after 160 updates\n\n{ablation_table(runs, 160, (*ACCURACY[:2], 'fix', 'damage'))}")
 
-    arm: str
-    seed: int
-    mark: str
-    sampling: str
 
-    def file(self, out: Path) -> Path:
-        return out / "answers" / f"{self.arm}-{self.seed}-{self.mark}-{self.sampling}.jsonl"
+def print_point(runs: Runs, mark: Mark, title: str) -> None:
+    """Print all tables about one point of training."""
+    print(f"## At {title}\n\n{rate_table(runs, MAIN, mark, T1, ACCURACY)}")
+    print(f"### What refinement does\n\n{rate_table(runs, MAIN, mark, T1, TRANSITIONS)}")
+    print(f"### Refined again\n\n{rate_table(runs, MAIN, mark, T1, CHAIN)}")
+    print(f"### Second tries, merged answers and votes\n\n{rate_table(runs, MAIN, mark, T1, TRIES)}")
+    print(f"### The refinement gap\n\n{gap_table(runs, MAIN, mark)}")
+    print(f"### Minus GRPO\n\n{difference_table(runs, MAIN, mark, T1, ACCURACY)}")
+    print(f"The same differences, with intervals over problems:\n\n{problem_table(runs, MAIN, mark, T1, ACCURACY)}")
+    print(difference_table(runs, MAIN, mark, T1, TRANSITIONS))
+    print(difference_table(runs, MAIN, mark, T1, COMPARED_TRIES))
+    print(f"### The paper's sampling\n\n{rate_table(runs, MAIN, mark, PAPER, ACCURACY)}")
+    print(rate_table(runs, MAIN, mark, PAPER, TRANSITIONS))
+    print(difference_table(runs, MAIN, mark, PAPER, ACCURACY))
+    print(f"### Costs\n\n{cost_table(runs, MAIN, mark)}")
 
 
-def jobs_for(out: Path) -> list[Job]:
-    """Return the evaluations of the start model and of all kept models."""
-    found = [Job("start", 0, "0", sampling) for sampling in SAMPLINGS]
-    for kept in sorted(out.glob("*/kept/*")):
-        arm, _, seed = kept.parent.parent.name.rpartition("-")
-        found += [Job(arm, int(seed), kept.name, sampling) for sampling in SAMPLINGS]
+# Values and differences
+
+
+def values(runs: Iterable[Run], mark: Mark, sampling: str, measure: str) -> dict[int, float]:
+    """Return the measure of each run that has it, by seed."""
+    found: dict[int, float] = {}
+    for run in runs:
+        answers = run.answers(mark, sampling)
+        value = math.nan if answers is None else answers.value(measure)
+        if not math.isnan(value):
+            found[run.seed] = value
     return found
 
 
-def evaluate(out: Path, start: str, split: str, n_problems: int, job: Job) -> None:
-    """Write the answers of one model, unless they exist."""
-    torch.set_num_threads(1)
-    file = job.file(out)
-    if file.with_suffix(".done").exists():
-        return
-    path = start if job.arm == "start" else str(out / f"{job.arm}-{job.seed}" / "kept" / job.mark)
-    recipe = load_recipe("demo-think-twice", [*WORLD, f"model.path={path}", f"seed={job.seed}"])
-    first, others, names = SAMPLINGS[job.sampling]
-    policy = local_policy(recipe, open_model(recipe.model, recipe.seed), first)
-    setup = Setup(policy, build_prompts(recipe, recipe.seed), first, others)
-    problems = load_problems(ProblemSource("signs", split=split, limit=n_problems))
-    file.parent.mkdir(exist_ok=True)
-    spec = EvaluationSpec(problems, parse_all(names), N_ANSWERS)
-    run_evaluation(setup, spec, resumable_answers(file))
-    file.with_suffix(".done").touch()
-
-
-@cache
-def measured(out: Path, job: Job) -> dict[str, float] | None:
-    """Return the measures of one model; None if it was not evaluated."""
-    file = job.file(out)
-    if not file.with_suffix(".done").exists():
-        return None
-    by_strategy: dict[str, list[Answer]] = {}
-    for answer in read_answers(file):
-        by_strategy.setdefault(answer.strategy, []).append(answer)
-    found = {name: summarize(answers, (1, N_ANSWERS)) for name, answers in by_strategy.items()}
-    return _measures(found)
-
-
-def _measures(found: dict[str, Summary]) -> dict[str, float]:
-    refine = found["refine"]
-    values = {
-        "solve": refine.solve.accuracy.value,
-        "solve pass@4": refine.solve.pass_at_k[str(N_ANSWERS)].value,
-        "tokens": refine.cost.tokens.value,
-        "entropy": refine.solve.entropy.value,
-        "cut": refine.solve.truncated.value,
-    }
-    rates: dict[str, Estimate | None] = {
-        "refined": None if refine.refined is None else refine.refined.accuracy,
-        "fix": refine.fix,
-        "fresh answer instead": refine.fix_fresh,
-        "damage": refine.damage,
-        "fresh instead of a right one": refine.damage_fresh,
-    }
-    for measure, rate in rates.items():
-        if rate is not None:
-            values[measure] = rate.value
-    for measure, strategy in (
-        ("second try", "reflect"),
-        ("merged", "merge:3"),
-        ("voted", "vote:3"),
-        ("chain of 4", "refine:4"),
-    ):
-        if strategy in found:
-            values[measure] = found[strategy].accuracy.value
-    return values
-
-
-def of_runs(out: Path, arm: str, mark: str, sampling: str) -> dict[int, dict[str, float]]:
-    """Return the measures of all evaluated runs of an arm, by seed."""
-    found: dict[int, dict[str, float]] = {}
-    for done in sorted((out / "answers").glob(f"{arm}-[0-9]-{mark}-{sampling}.done")):
-        seed = int(done.name.removeprefix(f"{arm}-")[0])
-        values = measured(out, Job(arm, seed, mark, sampling))
-        if values is not None:
-            found[seed] = values
+def pooled(runs: Iterable[Run], mark: Mark, sampling: str, measure: str) -> list[Outcome]:
+    """Return the outcomes of all runs."""
+    found: list[Outcome] = []
+    for run in runs:
+        answers = run.answers(mark, sampling)
+        found += [] if answers is None else answers.outcomes(measure)
     return found
 
 
-def rate_table(out: Path, mark: str, sampling: str) -> str:
-    lines = [["", "runs", *MEASURES]]
-    for arm in ("start", *ARMS):
-        runs = of_runs(out, arm, "0" if arm == "start" else mark, sampling)
-        if runs:
-            title = "start" if arm == "start" else ARMS[arm].title
-            lines.append([title, str(len(runs)), *(_cell(runs, measure) for measure in MEASURES)])
-    return markdown(lines)
+Side = tuple[str, Mark]
+"""An arm at a mark."""
 
 
-def _cell(runs: dict[int, dict[str, float]], measure: str) -> str:
-    values = [run[measure] for run in runs.values() if measure in run]
-    if not values:
-        return "-"
-    found = over_seeds(values)
-    if measure not in ("tokens", "entropy"):
-        return found.percent()
-    return f"{found.value:.2f}" if math.isnan(found.low) else f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+def gap_over_seeds(runs: Runs, ours: Side, theirs: Side, sampling: str, measure: str) -> Difference:
+    """Return ours minus theirs, paired by seed."""
+    (first, second) = (values(runs.get(arm, {}).values(), mark, sampling, measure) for arm, mark in (ours, theirs))
+    return over_seeds([first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())])
 
 
-def difference_table(out: Path, mark: str, sampling: str, baseline: str = "grpo") -> str:
-    """Return each arm minus the baseline, paired by seed, with p-values corrected over the arms."""
-    measures = ("solve", "solve pass@4", "refined", "fix", "damage", "merged", "chain of 4")
-    theirs = of_runs(out, baseline, mark, sampling)
-    gaps: dict[str, dict[str, Difference]] = {measure: {} for measure in measures}
-    for arm in ARMS:
-        ours = of_runs(out, arm, mark, sampling)
-        seeds = sorted(ours.keys() & theirs.keys())
-        if arm == baseline or not seeds:
-            continue
-        for measure in measures:
-            if measure in ours[seeds[0]] and measure in theirs[seeds[0]]:
-                gaps[measure][arm] = over_seeds([ours[seed][measure] - theirs[seed][measure] for seed in seeds])
-    corrected = {measure: holm({arm: gap.p for arm, gap in of.items()}) for measure, of in gaps.items()}
-    lines = [["minus GRPO", *measures]]
-    for arm in ARMS:
-        if arm in gaps["solve"]:
-            cells = []
-            for measure in measures:
-                gap = gaps[measure].get(arm)
-                cells.append("-" if gap is None else f"{gap.percent('+')}, p {corrected[measure][arm]:.3f}")
-            lines.append([ARMS[arm].title, *cells])
-    return markdown(lines)
+def gap_over_problems(runs: Runs, ours: Side, theirs: Side, sampling: str, measure: str) -> Difference:
+    """Return ours minus theirs over the seeds that both have, paired by problem."""
+    sides: list[list[Outcome]] = []
+    both = seeds_at(runs, *ours) & seeds_at(runs, *theirs)
+    for arm, mark in (ours, theirs):
+        sides.append(pooled([runs[arm][seed] for seed in sorted(both)], mark, sampling, measure))
+    return difference(*sides)
+
+
+def seeds_at(runs: Runs, arm: str, mark: Mark) -> set[int]:
+    return {seed for seed, run in runs.get(arm, {}).items() if run.at(mark) is not None}
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:
-    """Return Holm's corrected p-values: p times the number of hypotheses not yet rejected, never falling, at most 1."""
-    found: dict[str, float] = {}
+    """Return Holm's corrected p-values: p times the number of hypotheses not yet rejected, never falling, at most 1.
+    Undefined ones stay, and are not counted."""
+    found = dict(p_values)
+    defined = {name: p for name, p in p_values.items() if not math.isnan(p)}
     largest = 0.0
-    in_order = sorted(p_values, key=lambda name: p_values[name])
-    for rank, name in enumerate(in_order):
-        largest = max(largest, min(1.0, p_values[name] * (len(p_values) - rank)))
+    for rank, name in enumerate(sorted(defined, key=lambda name: defined[name])):
+        largest = max(largest, min(1.0, defined[name] * (len(defined) - rank)))
         found[name] = largest
     return found
+
+
+# Tables
+
+
+def rate_table(runs: Runs, arms: Sequence[str], mark: Mark, sampling: str, measures: Sequence[str]) -> str:
+    """Return the rates of the start model and of each arm."""
+    lines = [["", "runs", *(HEADINGS.get(measure, measure) for measure in measures)]]
+    for arm in ("start", *arms):
+        own = list(runs.get(arm, {}).values())
+        at = 0 if arm == "start" else mark
+        n_runs = sum(run.answers(at, sampling) is not None for run in own)
+        if n_runs:
+            cells = [shown(over_seeds([*values(own, at, sampling, measure).values()])) for measure in measures]
+            lines.append([title(arm), str(n_runs), *cells])
+    return markdown(lines)
+
+
+def difference_table(runs: Runs, arms: Sequence[str], mark: Mark, sampling: str, measures: Sequence[str]) -> str:
+    """Return each arm minus the baseline, paired by seed, with p-values corrected over the arms."""
+    others = [arm for arm in arms if arm != BASELINE]
+    return _differences(runs, "minus GRPO", dict.fromkeys(others, BASELINE), mark, sampling, measures)
+
+
+def ablation_table(runs: Runs, mark: Mark, measures: Sequence[str]) -> str:
+    """Return each ablation minus its method."""
+    return _differences(runs, "minus the whole method", {arm: ARMS[arm].of for arm in ABLATIONS}, mark, T1, measures)
+
+
+def _differences(
+    runs: Runs, heading: str, pairs: dict[str, str], mark: Mark, sampling: str, measures: Sequence[str]
+) -> str:
+    lines = [[heading, *(HEADINGS.get(measure, measure) for measure in measures)]]
+    gaps: dict[str, dict[str, Difference]] = {}
+    for measure in measures:
+        gaps[measure] = {a: gap_over_seeds(runs, (a, mark), (b, mark), sampling, measure) for a, b in pairs.items()}
+    corrected = {measure: holm({arm: gap.p for arm, gap in of.items()}) for measure, of in gaps.items()}
+    for arm in pairs:
+        if any(gaps[measure][arm].n for measure in measures):
+            cells = [with_p(gaps[measure][arm], corrected[measure][arm]) for measure in measures]
+            lines.append([title(arm), *cells])
+    return markdown(lines)
+
+
+def problem_table(runs: Runs, arms: Sequence[str], mark: Mark, sampling: str, measures: Sequence[str]) -> str:
+    """Return each arm minus the baseline, with intervals over problems."""
+    lines = [["minus GRPO", *(HEADINGS.get(measure, measure) for measure in measures)]]
+    for arm in arms:
+        sides = (arm, mark), (BASELINE, mark)
+        if arm != BASELINE and seeds_at(runs, *sides[0]) & seeds_at(runs, *sides[1]):
+            cells = [shown(gap_over_problems(runs, *sides, sampling, measure), "+") for measure in measures]
+            lines.append([title(arm), *cells])
+    return markdown(lines)
+
+
+def gap_table(runs: Runs, arms: Sequence[str], mark: Mark) -> str:
+    """Return what a merged answer gains over votes: one among as many drafts, and one that costs as much."""
+    lines = [["merged from 3 minus", "vote of 3", "vote of 4"]]
+    for arm in ("start", *arms):
+        own = list(runs.get(arm, {}).values())
+        at = 0 if arm == "start" else mark
+        merged = values(own, at, T1, "merge:3")
+        if merged:
+            votes = [values(own, at, T1, vote) for vote in ("vote:3", "vote:4")]
+            gaps = [over_seeds([merged[seed] - vote[seed] for seed in merged]) for vote in votes]
+            lines.append([title(arm), *(shown(gap, "+") for gap in gaps)])
+    return markdown(lines)
+
+
+def solve_update_table(runs: Runs, sampling: str) -> str:
+    """Return the differences of arms that train first answers in a part of their updates to GRPO after as many updates as
+    that part."""
+    lines = [["", *(HEADINGS.get(measure, measure) for measure in ACCURACY)]]
+    for arm in MAIN:
+        for updates in MARKS:
+            n_solve = solve_updates(runs, arm, updates)
+            if n_solve in MARKS and n_solve < updates:
+                sides = (arm, updates), (BASELINE, n_solve)
+                cells = [shown(gap_over_seeds(runs, *sides, sampling, measure), "+") for measure in ACCURACY]
+                lines.append([f"{title(arm)} after {updates} minus GRPO after {n_solve}", *cells])
+    return markdown(lines)
+
+
+def solve_updates(runs: Runs, arm: str, updates: int) -> int:
+    """Return how many of an arm's first updates train first answers; 0 if its runs have none of that name."""
+    counts: set[int] = set()
+    for run in runs.get(arm, {}).values():
+        point = run.at(updates)
+        if point is not None:
+            counts.add(point.phases.get("solve", 0))
+    return counts.pop() if len(counts) == 1 else 0
+
+
+def over_training(runs: Runs, measures: Sequence[str]) -> str:
+    """Return measures after each number of updates at temperature 1, without intervals."""
+    lines = [[", ".join(HEADINGS.get(measure, measure) for measure in measures), *map(str, (0, *MARKS))]]
+    for arm in MAIN:
+        cells: list[str] = []
+        for updates in (0, *MARKS):
+            own = runs.get(arm if updates else "start", {}).values()
+            found = [over_seeds([*values(own, updates, T1, measure).values()]) for measure in measures]
+            cells.append(", ".join(plain(gap, measure) for gap, measure in zip(found, measures, strict=True)))
+        if runs.get(arm):
+            lines.append([title(arm), *cells])
+    return markdown(lines)
+
+
+def cost_table(runs: Runs, arms: Sequence[str], mark: Mark) -> str:
+    """Return what training has cost at a mark, and the length and entropy of replies; means over runs."""
+    lines = [["", "rate", "updates", "sampled for data", "sampled", "trained", "tokens", "refined", "cut", "entropy"]]
+    for arm in arms:
+        spent: list[tuple[int, int, int, int]] = []
+        for run in runs.get(arm, {}).values():
+            point = run.at(mark)
+            if point is not None:
+                updates = run.marks[mark] if isinstance(mark, str) else mark
+                spent.append((updates, run.prepared, point.sampled, point.trained))
+        if spent:
+            own = runs[arm].values()
+            updated, *tokens = (statistics.fmean(numbers) for numbers in zip(*spent, strict=True))
+            costs = [f"{next(iter(own)).rate:g}", f"{updated:.0f}", *(f"{n / 1e6:.2f}" for n in tokens)]
+            means = [(over_seeds([*values(own, mark, T1, number).values()]), number) for number in NUMBERS]
+            lines.append([title(arm), *costs, *(plain(*mean) for mean in means)])
+    return "Tokens of training in millions; tokens per draft and refinement.\n\n" + markdown(lines)
+
+
+NUMBERS = ("tokens", "refined tokens", "cut", "entropy")
+
+
+# Cells
+
+
+def title(arm: str) -> str:
+    return "start" if arm == "start" else ARMS[arm].title
+
+
+def shown(gap: Difference, sign: str = "") -> str:
+    return gap.percent(sign) if gap.n else "-"
+
+
+def with_p(gap: Difference, p: float) -> str:
+    if math.isnan(p):
+        return shown(gap, "+")
+    return f"{gap.percent('+')}, p {'< 0.001' if p < 0.0005 else f'{p:.3f}'}"
+
+
+def plain(gap: Difference, measure: str) -> str:
+    """Return the value alone: a share in percent, or a number."""
+    if not gap.n:
+        return "-"
+    return f"{gap.value:.1f}" if measure in ("tokens", "refined tokens", "entropy") else gap.value_percent()
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
     rows = ["| " + " | ".join(line) + " |" for line in lines]
     return "\n".join([rows[0], "|" + "---|" * len(lines[0]), *rows[1:], ""])
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--start", default="tiny-signs")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--problems", type=int, default=400)
-    parser.add_argument("--only-print", action="store_true")
-    given = parser.parse_args()
-    out = given.out
-    if not given.only_print:
-        work = partial(evaluate, out, given.start, given.split, given.problems)
-        with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
-            list(pool.map(work, jobs_for(out)))
-    marks = {"sampled": "as many sampled tokens", "trained": "as many trained tokens", "160": "160 updates"}
-    for mark, what in marks.items():
-        for sampling, how in (("t1", "temperature 1"), ("paper", "the paper's sampling")):
-            print(
-                f"## After {what}, {how}\n\n{rate_table(out, mark, sampling)}\n{difference_table(out, mark, sampling)}"
-            )
 
 
 if __name__ == "__main__":

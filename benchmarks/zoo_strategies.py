@@ -1,12 +1,12 @@
-"""The test-time strategies of docs/results.md with the models of `benchmarks/methods.py`: results and costs.
+"""The test-time strategies of docs/results.md with models of `benchmarks/zoo.py`: results and costs.
 
-    python benchmarks/strategies.py OUT [--seeds 0,1,2,3,4] [--models start,grpo] [--workers 2] [--every 5]
+    python benchmarks/zoo_strategies.py OUT [--seeds 0,1,2,3,4] [--models start,grpo] [--workers 2] [--problems 200]
 
-OUT is the folder from `benchmarks/methods.py`; answers go to OUT/strategies, and existing ones are kept. Each model answers
-every fifth held-out problem; the one start model answers with different samples for each seed. Prints markdown. Seeds are
-pooled, with intervals over problems: these models on other problems. The column "over seeds" has Student's interval over
-the gains of the single seeds: models that are trained with other seeds. Strategies that see verdicts are compared with
-fresh tries, others with votes; "vote of 1.8" is one answer in 20% and a vote of two in 80% of all cases.
+OUT is the folder from `benchmarks/zoo.py`; answers go to OUT/strategies, and existing ones are kept. Models are those after
+as many sampled tokens as the budget; the one start model answers with different samples for each seed. Prints markdown.
+Seeds are pooled, with intervals over problems: these models on other problems. The column "over seeds" has Student's
+interval over the gains of the single seeds: models that are trained with other seeds. Strategies that see verdicts are
+compared with fresh tries, others with votes; "vote of 1.8" is one answer in 20% and a vote of two in 80% of all cases.
 """
 
 from __future__ import annotations
@@ -25,20 +25,25 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
-from methods import model_folder
-from rethink.build import build_prompts, load_all_problems, local_policy, open_model
 from rethink.evaluation.answers import Answer, read_answers
 from rethink.evaluation.costs import describe_baseline
 from rethink.evaluation.evaluate import EvaluationSpec, resumable_answers, run_evaluation
 from rethink.evaluation.gap import Gap
 from rethink.evaluation.results import SuiteResult, compute_results
 from rethink.evaluation.runs import over_seeds
-from rethink.recipe import load_recipe
-from rethink.strategies import Setup, parse_all
+from rethink.problems.source import load_problems
+from rethink.settings import ProblemSource
+from rethink.strategies import parse_all
+from zoo import START
+from zoo_evaluate import setup_of
+from zoo_results import T1
+from zoo_table import markdown, title
 
-MODELS = {"start": "start", "grpo": "GRPO", "think-twice": "ThinkTwice", "gsr": "GSR"}
+MODELS = ("start", "grpo", "think-twice", "gsr", "learn-to-merge", "pag")
+MARK = "sampled"
 STRATEGIES = parse_all(
-    "solve,refine,refine:3,merge:2,merge:3,merge:3+refine,vote:5+refine,solve:5+refine+vote,reflect,blind-retry,fresh-retry"
+    "solve,refine,refine:3,merge:2,merge:3,merge:3+refine,rsa:4,2,2,vote:5+refine,solve:5+refine+vote,self-refine,reflect,"
+    "fresh-retry"
 )
 BASELINES = parse_all(f"{','.join(f'vote:{n}' for n in range(2, 12))},fresh-retry:7")
 """For every cost that is expected; the table has "-" where a strategy costs more."""
@@ -50,23 +55,23 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--every", type=int, default=5)
+    parser.add_argument("--problems", type=int, default=200)
     given = parser.parse_args()
     seeds = [int(seed) for seed in given.seeds.split(",")]
     models = given.models.split(",")
     jobs = [(model, seed) for model in models for seed in seeds]
     with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
-        for job in pool.map(partial(run, given.out, given.every), jobs):
+        for job in pool.map(partial(run, given.out, given.problems), jobs):
             print("answered:", *job, file=sys.stderr, flush=True)
     for model in models:
         per_seed = [read(given.out, model, seed) for seed in seeds]
-        print(f"**{MODELS[model]}**\n")
+        print(f"**{title(model)}**\n")
         pooled = numbers([answer for answers in per_seed for answer in answers])
         print(cost_table(pooled, list(map(numbers, per_seed))))
         print(gap_table(pooled.gaps))
 
 
-def run(out: Path, every: int, job: tuple[str, int]) -> tuple[str, int]:
+def run(out: Path, n_problems: int, job: tuple[str, int]) -> tuple[str, int]:
     """Write all answers of a model, unless they exist, and return the job."""
     torch.set_num_threads(1)
     model, seed = job
@@ -74,14 +79,10 @@ def run(out: Path, every: int, job: tuple[str, int]) -> tuple[str, int]:
     if done.exists():
         return job
     done.parent.mkdir(parents=True, exist_ok=True)
-    path = "tiny-talk" if model == "start" else str(model_folder(out, model, seed))
-    recipe = load_recipe("demo-grpo", [f"seed={seed}"])
-    texts = replace(load_recipe("demo-gsr").prompts, blind="again")  # a word in the tiny model's vocabulary
-    policy = local_policy(recipe, open_model(replace(recipe.model, path=path), seed), recipe.evaluation.sampling)
-    setup = Setup(policy, build_prompts(replace(recipe, prompts=texts), seed))
-    spec = EvaluationSpec(load_all_problems(recipe)[1][::every], [*STRATEGIES, *BASELINES])
+    path = START if model == "start" else str(out / f"{model}-{seed}" / "kept" / MARK)
+    problems = load_problems(ProblemSource("signs", split="test", limit=n_problems))
     file = resumable_answers(done.with_suffix(".jsonl"))
-    run_evaluation(setup, spec, file)
+    run_evaluation(setup_of(path, seed, T1), EvaluationSpec(problems, [*STRATEGIES, *BASELINES], batch=1024), file)
     file.close()
     done.touch()
     return job
@@ -96,7 +97,8 @@ def read(out: Path, model: str, seed: int) -> list[Answer]:
 
 
 def numbers(answers: Sequence[Answer]) -> SuiteResult:
-    return compute_results(answers, STRATEGIES).suites["countdown"]
+    (found,) = compute_results(answers, STRATEGIES).suites.values()
+    return found
 
 
 def cost_table(pooled: SuiteResult, per_seed: Sequence[SuiteResult]) -> str:
@@ -133,11 +135,6 @@ def gap_table(gaps: Sequence[Gap]) -> str:
         wrong = [g.all_wrong.percent(), g.rescued.percent(), g.fresh.percent(), g.rescue.percent("+")]
         lines.append([f"k = {g.k}", *rates, *wrong])
     return markdown(lines)
-
-
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    rows = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([rows[0], "|" + "---|" * len(lines[0]), *rows[1:], ""])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,211 @@
+"""Evaluate the models that `benchmarks/zoo.py` trained, and write small result files.
+
+    python benchmarks/zoo_evaluate.py OUT [--results benchmarks/results/zoo] [--workers 2] [--split test] [--problems 240]
+
+Each kept model of each complete run in OUT answers the first problems of the split. At temperature 1, it writes four drafts
+and refines each once. Where a budget of tokens is spent, and after 160 updates, it also refines up to four times, tries
+again after a check of a wrong answer (`reflect`), checks and mends its answers (`self-refine`), and merges and votes over
+three drafts. There, and at the end, it answers with the sampling of the ThinkTwice paper too: drafts at temperature 0.7,
+top-p 0.8 and top-k 20, and greedy refinements. Marks with the same weights are evaluated once.
+
+Existing results are kept, so a stopped evaluation continues where it was. `benchmarks/zoo_table.py` and
+`benchmarks/zoo_picture.py` show the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tomllib
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch
+
+from rethink.build import build_prompts, local_policy, open_model
+from rethink.evaluation.answers import by_strategy
+from rethink.evaluation.evaluate import EvaluationSpec, resumable_answers, run_evaluation
+from rethink.jsonl import Record
+from rethink.problems.source import load_problems
+from rethink.recipe import load_recipe
+from rethink.settings import ProblemSource
+from rethink.strategies import Setup, parse_all
+from rethink.types import Sampling
+from zoo import ARMS, BUDGET, MARKS, START, WORLD
+from zoo_results import FIRST_STRATEGY, PAPER, RESULTS, T1, Answers, Point, Run, from_evaluation, read_run, write_run
+
+CAP = 100
+"""The most tokens in a reply, for all arms: room for several attempts, as some methods teach."""
+
+PAPER_SAMPLING = Sampling(temperature=0.7, top_p=0.8, top_k=20, max_tokens=CAP)
+SAMPLINGS = {
+    T1: (Sampling(max_tokens=CAP), Sampling(max_tokens=CAP)),
+    PAPER: (PAPER_SAMPLING, Sampling(temperature=0.0, max_tokens=CAP)),
+}
+"""By name: the sampling of first answers, and of all others."""
+
+MORE = "refine:2,refine:3,refine:4,reflect,self-refine,merge:3,vote:3,vote:4"
+"""The strategies at temperature 1 for which there is not time at all marks."""
+
+FULL_MARKS = ("sampled", "trained", "160")
+PAPER_MARKS = (*FULL_MARKS, str(MARKS[-1]))
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run to evaluate. `arm` is "start" for the start model, which has no folder."""
+
+    arm: str
+    seed: int
+    folder: Path | None = None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--problems", type=int, default=240)
+    given = parser.parse_args()
+    source = ProblemSource("signs", split=given.split, limit=given.problems)
+    with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
+        for name in pool.map(partial(evaluate_run, given.results, source), tasks(given.out)):
+            print("evaluated:", name, flush=True)
+
+
+def tasks(out: Path) -> list[Task]:
+    """Return the start model and all complete runs."""
+    found = [Task("start", 0)]
+    for done in sorted(out.glob("*/trained")):
+        arm, _, seed = done.parent.name.rpartition("-")
+        if arm in ARMS:  # and no trial of a learning rate
+            found.append(Task(arm, int(seed), done.parent))
+    return found
+
+
+def evaluate_run(results: Path, source: ProblemSource, task: Task) -> str:
+    """Evaluate what is missing of a run. Return its name."""
+    torch.set_num_threads(1)
+    run = known_run(results, source, task)
+    for updates, marks in marks_by_updates(task.folder).items():
+        point = run.points.get(updates) or point_at(task.folder, updates)
+        for sampling, strategies in wanted(marks).items():
+            if sampling not in point.by_sampling:
+                path = START if task.folder is None else str(task.folder / "kept" / marks[0])
+                answers = evaluate(path, task.seed, source, sampling, strategies)
+                point = replace(point, by_sampling={**point.by_sampling, sampling: answers})
+                run = replace(run, points={**run.points, updates: point})
+                write_run(results, run)
+    return f"{task.arm}-{task.seed}"
+
+
+def known_run(results: Path, source: ProblemSource, task: Task) -> Run:
+    """Return what is known of a run: its results so far, or what its folder says."""
+    problems = f"{source.source} {source.split} {source.limit}"
+    file = results / f"{task.arm}-{task.seed}.json"
+    if file.exists():
+        run = read_run(file)
+        if run.problems != problems:
+            raise ValueError(f"{file} has answers to {run.problems}; give another folder as --results")
+        return run
+    if task.folder is None:
+        return Run(task.arm, task.seed, 0.0, problems)
+    config = tomllib.loads((task.folder / "config.toml").read_text())
+    marks: dict[str, int] = {}
+    for updates, names in marks_by_updates(task.folder).items():
+        marks |= {name: updates for name in names if not name.isdigit()}
+    card = Path(config["problems"]["source"]).with_suffix(".md")
+    return Run(task.arm, task.seed, config["training"]["lr"], problems, prepared_tokens(card), marks)
+
+
+def wanted(marks: list[str]) -> Mapping[str, str]:
+    """Return the samplings that a model is evaluated with, and the strategies of each."""
+    found = {T1: FIRST_STRATEGY}
+    if not {*marks}.isdisjoint((*FULL_MARKS, "start")):
+        found[T1] = f"{FIRST_STRATEGY},{MORE}"
+    if not {*marks}.isdisjoint((*PAPER_MARKS, "start")):
+        found[PAPER] = FIRST_STRATEGY
+    return found
+
+
+def evaluate(path: str, seed: int, source: ProblemSource, sampling: str, strategies: str) -> Answers:
+    """Return the answers of one model."""
+    spec = EvaluationSpec(load_problems(source), parse_all(strategies), batch=512)
+    return from_evaluation(by_strategy(run_evaluation(setup_of(path, seed, sampling), spec, resumable_answers(None))))
+
+
+def setup_of(path: str, seed: int, sampling: str) -> Setup:
+    """Return a model with the prompts that all models are evaluated with, whatever prompts they were trained with."""
+    recipe = load_recipe(ARMS["grpo"].recipe, [*WORLD, f"model.path={path}", f"seed={seed}"])
+    first, others = SAMPLINGS[sampling]
+    policy = local_policy(recipe, open_model(recipe.model, recipe.seed), first)
+    return Setup(policy, build_prompts(recipe, recipe.seed), first, others)
+
+
+def marks_by_updates(folder: Path | None) -> dict[int, list[str]]:
+    """Return the kept marks of a run by its number of updates; marks with the same number have the same weights."""
+    if folder is None:
+        return {0: ["start"]}
+    found: dict[int, list[str]] = {}
+    for kept in sorted((folder / "kept").iterdir()):
+        found.setdefault(updates_at(folder, kept.name), []).append(kept.name)
+    return dict(sorted(found.items()))
+
+
+def updates_at(folder: Path, mark: str) -> int:
+    """Return the number of updates at a mark: a number, or the first at which the budget is spent. The last, if it is not
+    (in a trial, with `--limit`)."""
+    if mark.isdigit():
+        return int(mark)
+    records = update_records(folder)
+    spent = 0
+    for record in records:
+        spent += n_trained(record) if mark == "trained" else n_sampled(record)
+        if spent >= BUDGET:
+            return int(record["update"])
+    return int(records[-1]["update"])
+
+
+def point_at(folder: Path | None, updates: int) -> Point:
+    """Return what a run has spent after some updates, without answers."""
+    records: list[Record] = []
+    for record in update_records(folder) if folder else ():
+        if record["update"] <= updates:
+            records.append(record)
+    phases = Counter(record["phase"] for record in records)
+    return Point(sum(map(n_sampled, records)), sum(map(n_trained, records)), dict(phases))
+
+
+def update_records(folder: Path) -> list[Record]:
+    """Return the records of a run's updates."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [record for record in records if record["phase"] != "evaluation"]
+
+
+def n_sampled(record: Record) -> int:
+    return int(record["n_sampled_tokens"] + record["n_role_tokens"])
+
+
+def n_trained(record: Record) -> int:
+    return int(record["n_trained_tokens"])
+
+
+def prepared_tokens(card: Path) -> int:
+    """Return the tokens that were sampled for prepared data, by student and teacher, as its data card says; 0 without."""
+    if not card.is_file():
+        return 0
+    line = next(line for line in card.read_text().splitlines() if line.startswith("Sampled tokens"))
+    return sum(int(word) for word in line.split() if word.isdigit())
+
+
+if __name__ == "__main__":
+    main()

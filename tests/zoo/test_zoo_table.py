@@ -1,0 +1,116 @@
+"""The tables of the comparison of methods, from result files."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zoo_results import T1, Answers, Point, Run, Runs, Verdicts, write_run
+from zoo_table import (
+    difference_table,
+    gap_table,
+    holm,
+    main,
+    over_training,
+    problem_table,
+    rate_table,
+    solve_update_table,
+)
+
+N = 50
+
+
+def verdicts(n_right: int) -> Verdicts:
+    """Return verdicts on four answers to each of 50 problems, `n_right` of which are right."""
+    return (np.arange(4 * N) < n_right).reshape(N, 4)
+
+
+def some_runs(solve: dict[str, tuple[int, ...]], phases: dict[str, int] | None = None) -> Runs:
+    """Return runs with these numbers of right drafts by seed; refinement mends ten more."""
+    runs: Runs = {"start": {0: Run("start", 0, 0.0, "p", points={0: Point(0, 0, {}, {T1: answers(20)})})}}
+    for arm, right in solve.items():
+        for seed, n in enumerate(right):
+            points = {u: Point(1000 * u, 900 * u, phases or {"solve": u}, {T1: answers(n + u)}) for u in (80, 160)}
+            runs.setdefault(arm, {})[seed] = Run(arm, seed, 3e-4, "p", 0, {"sampled": 160}, points)
+    return runs
+
+
+def answers(n_right: int) -> Answers:
+    others = {"merge:3": verdicts(n_right)[:, 0]}
+    return Answers(verdicts(n_right), verdicts(min(200, n_right + 10)), others, {"vote:3": 0.2, "vote:4": 0.3})
+
+
+@pytest.mark.parametrize(
+    ("given", "corrected"),
+    [
+        ({"a": 0.01}, {"a": 0.01}),
+        ({"a": 0.04, "b": 0.01, "c": 0.03}, {"b": 0.03, "c": 0.06, "a": 0.06}),
+        ({"a": 0.5, "b": 0.9}, {"a": 1.0, "b": 1.0}),
+        ({"a": 0.02, "b": math.nan}, {"a": 0.02, "b": math.nan}),
+        ({}, {}),
+    ],
+)
+def test_holm(given: dict[str, float], corrected: dict[str, float]) -> None:
+    """Guards against p-values that are multiplied by too little, and that fall."""
+    assert holm(given) == pytest.approx(corrected, nan_ok=True)
+
+
+def test_rates_are_means_over_runs() -> None:
+    """Guards against pooled runs: 180, 184 and 182 right of 200; the start model has one run, without an interval."""
+    lines = rate_table(some_runs({"grpo": (20, 24, 22)}), ["grpo", "pag"], "sampled", T1, ("solve", "refined")).split(
+        "\n"
+    )
+    assert lines[0] == "|  | runs | solve | refined once |"
+    assert lines[2:] == ["| start | 1 | 10.0 | 15.0 |", "| GRPO | 3 | 91.0 [88.5, 93.5] | 96.0 [93.5, 98.5] |", ""]
+
+
+def test_differences_are_paired_by_seed_and_corrected() -> None:
+    """Guards against unpaired differences: +1, +2 and +3 points over runs that differ by more, and two arms in Holm."""
+    runs = some_runs({"grpo": (0, 10, 20), "think-twice": (2, 14, 26), "pag": (1, 9)})
+    lines = difference_table(runs, ["grpo", "think-twice", "pag", "score"], "sampled", T1, ("solve",)).split("\n")
+    assert [line.split(" | ")[0] for line in lines[2:-1]] == ["| ThinkTwice", "| PAG"]
+    assert lines[2] == "| ThinkTwice | +2.0 [-0.5, +4.5], p 0.148 |"
+    assert "p 1.000" in lines[3]
+
+
+def test_differences_over_problems() -> None:
+    """Guards against problems of other seeds: of the seeds that both have, 2 of 200 answers differ."""
+    table = problem_table(some_runs({"grpo": (0, 10), "pag": (2,)}), ["pag"], 160, T1, ("solve",))
+    assert "| PAG | +1.0 [" in table
+
+
+def test_the_gap_is_that_to_votes() -> None:
+    """Guards against another baseline: merged is right in 40 of 50, a vote in 20 or 30 percent."""
+    runs = some_runs({"grpo": (0, 0)})
+    assert gap_table(runs, ["grpo"], 160).split("\n")[3] == "| GRPO | +60.0 | +50.0 |"
+
+
+def test_equal_solve_updates() -> None:
+    """Guards against another partner: after 160 updates, 80 of them solve, as many as GRPO after 80."""
+    runs = some_runs({"grpo": (0, 2)}) | some_runs({"think-twice": (0, 4)}, {"solve": 80, "refine": 80})
+    lines = solve_update_table(runs, T1).split("\n")
+    assert lines[2].startswith("| ThinkTwice after 160 minus GRPO after 80 | +40.5 [")
+    assert len(lines) == 4
+
+
+def test_over_training() -> None:
+    """Guards against missing marks: the start, two numbers of updates, and none for the others."""
+    table = over_training(some_runs({"grpo": (0, 2)}), ("solve", "refined"))
+    assert table.split("\n")[2] == "| GRPO | 10.0, 15.0 | -, - | 40.5, 45.5 | 80.5, 85.5 | -, - |"
+
+
+def test_all_tables_from_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against tables that fail where arms, marks and samplings are missing."""
+    for by_seed in some_runs({"grpo": (0, 2), "think-twice": (1, 4), "pag-revise-all": (3,)}).values():
+        for run in by_seed.values():
+            write_run(tmp_path, run)
+    monkeypatch.setattr("sys.argv", ["zoo_table.py", str(tmp_path)])
+    main()
+    printed = capsys.readouterr().out
+    assert "| ThinkTwice | 0.0003 | 160 | 0.00 | 0.16 | 0.14 |" in printed
+    assert "nan" not in printed
