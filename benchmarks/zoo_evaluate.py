@@ -2,11 +2,11 @@
 
     python benchmarks/zoo_evaluate.py OUT [--results benchmarks/results/zoo] [--workers 2] [--split test] [--problems 240]
 
-Each kept model of each complete run in OUT answers the first problems of the split. At temperature 1, it writes four drafts
-and refines each once. Where a budget of tokens is spent, and after 160 updates, it also refines up to four times, tries
-again after a check of a wrong answer (`reflect`), checks and mends its answers (`self-refine`), and merges and votes over
-three drafts. There, and at the end, it answers with the sampling of the ThinkTwice paper too: drafts at temperature 0.7,
-top-p 0.8 and top-k 20, and greedy refinements. Marks with the same weights are evaluated once.
+Each kept model of each complete run in OUT answers the first problems of the split: it writes four drafts and refines each
+once, at temperature 1, and with the sampling of the ThinkTwice paper (drafts at temperature 0.7, top-p 0.8 and top-k 20,
+greedy refinements). Where a budget of tokens is spent, and after 160 updates, it also refines up to four times, tries again
+after a check of a wrong answer (`reflect`), checks and mends its answers (`self-refine`), and merges and votes over three
+drafts, at temperature 1. Marks with the same weights are evaluated once, and ablations after 160 updates only.
 
 Existing results are kept, so a stopped evaluation continues where it was. `benchmarks/zoo_table.py` and
 `benchmarks/zoo_picture.py` show the results.
@@ -19,7 +19,7 @@ import json
 import os
 import tomllib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,7 +39,7 @@ from rethink.recipe import load_recipe
 from rethink.settings import ProblemSource
 from rethink.strategies import Setup, parse_all
 from rethink.types import Sampling
-from zoo import ARMS, BUDGET, MARKS, START, WORLD
+from zoo import ARMS, BUDGET, SHORT, START, WORLD
 from zoo_results import FIRST_STRATEGY, PAPER, RESULTS, T1, Answers, Point, Run, from_evaluation, read_run, write_run
 
 CAP = 100
@@ -55,8 +55,7 @@ SAMPLINGS = {
 MORE = "refine:2,refine:3,refine:4,reflect,self-refine,merge:3,vote:3,vote:4"
 """The strategies at temperature 1 for which there is not time at all marks."""
 
-FULL_MARKS = ("sampled", "trained", "160")
-PAPER_MARKS = (*FULL_MARKS, str(MARKS[-1]))
+FULL_MARKS = ("start", "sampled", "trained", str(SHORT))
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def evaluate_run(results: Path, source: ProblemSource, task: Task) -> str:
     run = known_run(results, source, task)
     for updates, marks in marks_by_updates(task.folder).items():
         point = run.points.get(updates) or point_at(task.folder, updates)
-        for sampling, strategies in wanted(marks).items():
+        for sampling, strategies in wanted(task.arm, marks).items():
             if sampling not in point.by_sampling:
                 path = START if task.folder is None else str(task.folder / "kept" / marks[0])
                 answers = evaluate(path, task.seed, source, sampling, strategies)
@@ -109,14 +108,20 @@ def evaluate_run(results: Path, source: ProblemSource, task: Task) -> str:
 
 
 def known_run(results: Path, source: ProblemSource, task: Task) -> Run:
-    """Return what is known of a run: its results so far, or what its folder says."""
-    problems = f"{source.source} {source.split} {source.limit}"
+    """Return a run with its results so far. Raise ValueError if they are of another run, or of other problems."""
+    run = described(source, task)
     file = results / f"{task.arm}-{task.seed}.json"
-    if file.exists():
-        run = read_run(file)
-        if run.problems != problems:
-            raise ValueError(f"{file} has answers to {run.problems}; give another folder as --results")
+    if not file.exists():
         return run
+    known = read_run(file)
+    if replace(known, points={}) != run:
+        raise ValueError(f"{file} is of another run, or of other problems; move it away, or give other --results")
+    return known
+
+
+def described(source: ProblemSource, task: Task) -> Run:
+    """Return a run without results, as its folder describes it."""
+    problems = f"{source.source} {source.split} {source.limit}"
     if task.folder is None:
         return Run(task.arm, task.seed, 0.0, problems)
     config = tomllib.loads((task.folder / "config.toml").read_text())
@@ -127,14 +132,12 @@ def known_run(results: Path, source: ProblemSource, task: Task) -> Run:
     return Run(task.arm, task.seed, config["training"]["lr"], problems, prepared_tokens(card), marks)
 
 
-def wanted(marks: list[str]) -> Mapping[str, str]:
-    """Return the samplings that a model is evaluated with, and the strategies of each."""
-    found = {T1: FIRST_STRATEGY}
-    if not {*marks}.isdisjoint((*FULL_MARKS, "start")):
-        found[T1] = f"{FIRST_STRATEGY},{MORE}"
-    if not {*marks}.isdisjoint((*PAPER_MARKS, "start")):
-        found[PAPER] = FIRST_STRATEGY
-    return found
+def wanted(arm: str, marks: Sequence[str]) -> Mapping[str, str]:
+    """Return the samplings that a model is evaluated with, and the strategies of each. Ablations are compared once."""
+    is_full = not {*marks}.isdisjoint(FULL_MARKS)
+    if arm in ARMS and ARMS[arm].of and str(SHORT) not in marks:
+        return {}
+    return {T1: f"{FIRST_STRATEGY},{MORE}" if is_full else FIRST_STRATEGY, PAPER: FIRST_STRATEGY}
 
 
 def evaluate(path: str, seed: int, source: ProblemSource, sampling: str, strategies: str) -> Answers:

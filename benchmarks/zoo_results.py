@@ -22,6 +22,7 @@ from rethink.evaluation.intervals import Outcome, Outcomes
 from rethink.evaluation.pass_at_k import pass_at_k
 from rethink.evaluation.summary import summarize
 from rethink.jsonl import write_text
+from rethink.strategies.attempt import OVERLONG
 
 RESULTS = Path(__file__).parent / "results" / "zoo"
 T1, PAPER = "temperature 1", "paper"
@@ -44,7 +45,8 @@ class Answers:
     - `drafts`, `refined`: whether each draft of each problem is right, and its refinement (problems x drafts).
     - `others`: by strategy, whether its answer to each problem is right.
     - `numbers`: means over all problems. "tokens", "refined tokens": of a draft and of a refinement. "cut", "refined cut":
-      shares of these at the cap. "entropy": nats per draft. "vote:3" is the accuracy of a vote, as ties have no verdict.
+      shares of these at the cap. "entropy": nats per draft. "vote:3": the accuracy of a vote, as ties have no verdict.
+      "not merged": the share of cases in which the candidates were too long; there the first of them stands for the result.
     """
 
     drafts: Verdicts
@@ -177,8 +179,9 @@ def from_evaluation(by_strategy: Mapping[str, Sequence[Answer]]) -> Answers:
         if strategy.startswith("vote"):
             numbers[strategy] = summarize(answers, (1,)).accuracy.value
         elif strategy != FIRST_STRATEGY:
-            # Of several final answers (candidates too long to merge), the first stands for all.
             others[strategy] = np.array([_graded(answer.final_steps[0].right) for answer in answers])
+        if strategy.startswith("merge"):
+            numbers["not merged"] = sum(OVERLONG in answer.notes for answer in answers) / len(answers)
     known = {name: round(value, 4) for name, value in numbers.items() if not math.isnan(value)}
     drafts = np.array([[_graded(step.right) for step in answer.firsts] for answer in first])
     refined = np.array([[_graded(step.right) for step in answer.final_steps] for answer in first])
@@ -197,7 +200,7 @@ def write_run(folder: Path, run: Run) -> None:
     for updates, point in run.points.items():
         by_sampling = {name: _to_data(answers) for name, answers in point.by_sampling.items()}
         data["points"][updates]["by_sampling"] = by_sampling
-    write_text(folder / f"{run.arm}-{run.seed}.json", json.dumps(data, indent=1) + "\n")
+    write_text(folder / f"{run.arm}-{run.seed}.json", json.dumps(data) + "\n")
 
 
 def read_run(file: Path) -> Run:

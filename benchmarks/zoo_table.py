@@ -60,8 +60,10 @@ def main() -> None:
         print_point(runs, mark, title)
     print(f"## Equal solve updates\n\n{solve_update_table(runs, T1)}\n{solve_update_table(runs, PAPER)}")
     print("## Over training\n")
-    for measures in (("solve", "refined"), ("solve pass@4", "refined pass@4"), ("fix", "fresh fix"), ("entropy",)):
-        print(f"{over_training(runs, measures)}\n")
+    for measures in (ACCURACY[:2], ACCURACY[2:], TRANSITIONS[:2], TRANSITIONS[2:], ("entropy",)):
+        print(over_training(runs, T1, measures))
+    for measures in (ACCURACY[:2], ACCURACY[2:], TRANSITIONS[:2], TRANSITIONS[2:]):
+        print(f"The paper's sampling:\n\n{over_training(runs, PAPER, measures)}")
     print(f"## Ablations after 160 updates\n\n{ablation_table(runs, 160, (*ACCURACY[:2], 'fix', 'damage'))}")
 
 
@@ -194,8 +196,9 @@ def problem_table(runs: Runs, arms: Sequence[str], mark: Mark, sampling: str, me
 
 
 def gap_table(runs: Runs, arms: Sequence[str], mark: Mark) -> str:
-    """Return what a merged answer gains over votes: one among as many drafts, and one that costs as much."""
-    lines = [["merged from 3 minus", "vote of 3", "vote of 4"]]
+    """Return what a merged answer gains over votes, one among as many drafts and one that costs as much, and how often
+    drafts were too long to merge."""
+    lines = [["merged from 3 minus", "vote of 3", "vote of 4", "too long to merge"]]
     for arm in ("start", *arms):
         own = list(runs.get(arm, {}).values())
         at = 0 if arm == "start" else mark
@@ -203,7 +206,8 @@ def gap_table(runs: Runs, arms: Sequence[str], mark: Mark) -> str:
         if merged:
             votes = [values(own, at, T1, vote) for vote in ("vote:3", "vote:4")]
             gaps = [over_seeds([merged[seed] - vote[seed] for seed in merged]) for vote in votes]
-            lines.append([title(arm), *(shown(gap, "+") for gap in gaps)])
+            unmerged = over_seeds([*values(own, at, T1, "not merged").values()])
+            lines.append([title(arm), *(shown(gap, "+") for gap in gaps), plain(unmerged, "not merged")])
     return markdown(lines)
 
 
@@ -231,14 +235,14 @@ def solve_updates(runs: Runs, arm: str, updates: int) -> int:
     return counts.pop() if len(counts) == 1 else 0
 
 
-def over_training(runs: Runs, measures: Sequence[str]) -> str:
-    """Return measures after each number of updates at temperature 1, without intervals."""
+def over_training(runs: Runs, sampling: str, measures: Sequence[str]) -> str:
+    """Return measures after each number of updates, without intervals."""
     lines = [[", ".join(HEADINGS.get(measure, measure) for measure in measures), *map(str, (0, *MARKS))]]
     for arm in MAIN:
         cells: list[str] = []
         for updates in (0, *MARKS):
             own = runs.get(arm if updates else "start", {}).values()
-            found = [over_seeds([*values(own, updates, T1, measure).values()]) for measure in measures]
+            found = [over_seeds([*values(own, updates, sampling, measure).values()]) for measure in measures]
             cells.append(", ".join(plain(gap, measure) for gap, measure in zip(found, measures, strict=True)))
         if runs.get(arm):
             lines.append([title(arm), *cells])

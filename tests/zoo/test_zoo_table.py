@@ -40,7 +40,9 @@ def some_runs(solve: dict[str, tuple[int, ...]], phases: dict[str, int] | None =
 
 def answers(n_right: int) -> Answers:
     others = {"merge:3": verdicts(n_right)[:, 0]}
-    return Answers(verdicts(n_right), verdicts(min(200, n_right + 10)), others, {"vote:3": 0.2, "vote:4": 0.3})
+    return Answers(
+        verdicts(n_right), verdicts(min(200, n_right + 10)), others, {"vote:3": 0.2, "vote:4": 0.3, "not merged": 0.1}
+    )
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def test_differences_over_problems() -> None:
 def test_the_gap_is_that_to_votes() -> None:
     """Guards against another baseline: merged is right in 40 of 50, a vote in 20 or 30 percent."""
     runs = some_runs({"grpo": (0, 0)})
-    assert gap_table(runs, ["grpo"], 160).split("\n")[3] == "| GRPO | +60.0 | +50.0 |"
+    assert gap_table(runs, ["grpo"], 160).split("\n")[3] == "| GRPO | +60.0 | +50.0 | 10.0 |"
 
 
 def test_equal_solve_updates() -> None:
@@ -98,7 +100,7 @@ def test_equal_solve_updates() -> None:
 
 def test_over_training() -> None:
     """Guards against missing marks: the start, two numbers of updates, and none for the others."""
-    table = over_training(some_runs({"grpo": (0, 2)}), ("solve", "refined"))
+    table = over_training(some_runs({"grpo": (0, 2)}), T1, ("solve", "refined"))
     assert table.split("\n")[2] == "| GRPO | 10.0, 15.0 | -, - | 40.5, 45.5 | 80.5, 85.5 | -, - |"
 
 

@@ -1,0 +1,99 @@
+"""The evaluation of the comparison of methods: what is evaluated, and what a run has cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import zoo_evaluate
+from rethink.settings import ProblemSource
+from zoo import BUDGET
+from zoo_evaluate import MORE, Task, evaluate_run, known_run, tasks, updates_at, wanted
+from zoo_results import FIRST_STRATEGY, PAPER, T1, Answers, read_run
+
+SOURCE = ProblemSource("signs", split="test", limit=2)
+CARD = "# Data\n\nSampled tokens: 1200 by the start weights, 34 by the teacher.\n"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A finished run of four updates, two of them refining, which spends both budgets with the third, and a trial."""
+    folder = tmp_path / "think-twice-1"
+    records = [{"phase": "evaluation", "update": 2}]
+    for update in (1, 2, 3, 4):
+        third = {"n_sampled_tokens": BUDGET // 3, "n_role_tokens": 1, "n_trained_tokens": BUDGET // 3 + 1}
+        records.append({"phase": "solve" if update % 2 else "refine", "update": update, **third})
+    for mark in ("2", "sampled", "trained"):
+        (folder / "kept" / mark).mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (folder / "config.toml").write_text(f'[problems]\nsource = "{tmp_path}/data.parquet"\n[training]\nlr = 3e-4\n')
+    (tmp_path / "data.md").write_text(CARD)
+    for name in ("think-twice-1", "think-twice-rate-0.0003"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "trained").touch()
+    return tmp_path
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The mark and sampling of each evaluation, which takes no time: all answers are right."""
+    found: list[tuple[str, str]] = []
+
+    def evaluate(path: str, seed: int, source: ProblemSource, sampling: str, strategies: str) -> Answers:
+        found.append((Path(path).name, sampling))
+        return Answers(np.ones((2, 4), dtype=bool), np.ones((2, 4), dtype=bool))
+
+    monkeypatch.setattr(zoo_evaluate, "evaluate", evaluate)
+    return found
+
+
+def test_trials_are_not_evaluated(out: Path) -> None:
+    """Guards against runs that tried a learning rate."""
+    assert tasks(out) == [Task("start", 0), Task("think-twice", 1, out / "think-twice-1")]
+
+
+def test_a_run_says_what_it_has_cost(out: Path, asked: list[tuple[str, str]]) -> None:
+    """Guards against tokens of later updates, budgets at the wrong update, and lost tokens of prepared data."""
+    evaluate_run(out / "results", SOURCE, tasks(out)[1])
+    run = read_run(out / "results" / "think-twice-1.json")
+    assert (run.rate, run.prepared, run.marks) == (3e-4, 1234, {"sampled": 3, "trained": 3})
+    assert {updates: (p.sampled, p.trained, p.phases) for updates, p in run.points.items()} == {
+        2: (2 * (BUDGET // 3 + 1), 2 * (BUDGET // 3 + 1), {"solve": 1, "refine": 1}),
+        3: (3 * (BUDGET // 3 + 1), 3 * (BUDGET // 3 + 1), {"solve": 2, "refine": 1}),
+    }
+
+
+def test_existing_results_are_kept_and_equal_weights_evaluated_once(out: Path, asked: list[tuple[str, str]]) -> None:
+    """Guards against an evaluation that starts anew, and against two for both budgets."""
+    task = tasks(out)[1]
+    evaluate_run(out / "results", SOURCE, task)
+    assert asked == [("2", T1), ("2", PAPER), ("sampled", T1), ("sampled", PAPER)]
+    evaluate_run(out / "results", SOURCE, task)
+    assert len(asked) == 4
+    with pytest.raises(ValueError, match="of another run, or of other problems"):
+        known_run(out / "results", ProblemSource("signs", split="test", limit=3), task)
+
+
+def test_a_budget_that_is_not_spent_is_at_the_last_update(out: Path) -> None:
+    """Guards trials with `--limit`."""
+    folder = out / "think-twice-1"
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(lines[:3]))
+    assert updates_at(folder, "trained") == 2
+
+
+@pytest.mark.parametrize(
+    ("arm", "marks", "strategies"),
+    [
+        ("start", ["start"], {T1: f"{FIRST_STRATEGY},{MORE}", PAPER: FIRST_STRATEGY}),
+        ("grpo", ["160", "sampled"], {T1: f"{FIRST_STRATEGY},{MORE}", PAPER: FIRST_STRATEGY}),
+        ("grpo", ["40"], {T1: FIRST_STRATEGY, PAPER: FIRST_STRATEGY}),
+        ("shuffled", ["160"], {T1: f"{FIRST_STRATEGY},{MORE}", PAPER: FIRST_STRATEGY}),
+        ("shuffled", ["40"], {}),
+    ],
+)
+def test_what_a_model_is_asked(arm: str, marks: list[str], strategies: dict[str, str]) -> None:
+    assert wanted(arm, marks) == strategies
