@@ -100,6 +100,7 @@ class Arm:
 
 
 GOLD_VERDICTS = ('method.if_right="right again"', 'method.if_wrong="wrong again"')
+CENTERED = ('method.solve.advantage="center"', "method.solve.pass_k=0")
 OBJECTIVES = ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo", "rloo")
 ARMS: dict[str, Arm] = {
     "grpo": Arm("GRPO", "demo-grpo-signs"),
@@ -138,6 +139,9 @@ for _name, _title, _of, _settings in (
     ("think-tuning-alone", "ThinkTuning without feedback", "think-tuning", ("method.n_guided=0",)),
     ("reward-retry", "Reflect, Retry, Reward: retries too", "reflect-retry-reward", ("method.reward_retry=true",)),
     ("shuffled", "Reflect, Retry, Reward: shuffled reflections", "reflect-retry-reward", ("method.shuffle=true",)),
+    ("rltf-alone", "RLTF without imitation", "rltf", ("method.imitation_coef=0",)),
+    ("merge-centered", "learning to merge, no pass@k", "learn-to-merge", CENTERED),
+    ("self-distillation-mixed", "self-distillation with GRPO", "self-distillation", ("method.lam=0.9",)),
     ("ton-no-dropout", "TON without dropout", "ton", ("method.dropout=0",)),
     ("gsr-direct", "GSR, direct answers only", "gsr", ("method.lam=1",)),
     ("gsr-no-teacher", "GSR without a teacher", "gsr", ()),
