@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,6 @@ from pathlib import Path
 import httpx2
 import pytest
 import torch
-from torch import Tensor
 
 from rethink.errors import UserError
 from rethink.jsonl import Record
@@ -23,77 +21,18 @@ from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.policies.endpoint.policy import EndpointPolicy
 from rethink.policies.local import LocalPolicy
-from rethink.policies.vllm.policy import VllmPolicy
-from rethink.policies.vllm.start import open_vllm
 from rethink.policies.vllm.transfer import WeightSource
 from rethink.recipe import load_recipe
-from rethink.seeds import stable_hash
-from rethink.settings import Endpoint, Lora, Sampler
+from rethink.settings import Endpoint, Lora
 from rethink.training import loop
-from rethink.training.alarms import NOTHING_TRAINED
 from rethink.training.run import Run, open_run
-from rethink.types import Group, Sample, Sampling
+from rethink.types import Sample, Sampling
 from support.command_line import command_line
-from support.fake_endpoint import make_prompt
-from support.random_models import save_random_model
 from support.ranks import assert_success, run_ranks
+from with_vllm.runs import LONG, PROMPTS, gaps, mismatches, policy_over, settings_for
 from with_vllm.serving import STARTUP_S, Served
 
 pytestmark = pytest.mark.slow
-
-PROMPTS = [make_prompt(question) for question in ["3 7 5 -> 26", "2 -> 2", "1 1 1 1 -> 1", "3 7 -> 1", "4 -> 4"]]
-LONG = make_prompt(" ".join(str(stable_hash(n) % 10) for n in range(300)) + " -> 26")
-"""More than two blocks of vLLM's cache, so that a second request finds its keys and values there."""
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model: a head size that vLLM's CPU attention supports, positions for several cache blocks of 128 tokens."""
-    shape = {"hidden_size": 64, "intermediate_size": 97, "head_dim": 32, "max_position_embeddings": 512}
-    return save_random_model(tmp_path_factory.mktemp("vllm"), "qwen3", **shape, num_key_value_heads=2)
-
-
-@pytest.fixture(scope="module")
-def pair(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Served]]:
-    """Two servers of the random model, started at the same time: most of the start is imports."""
-    started = [Served(folder, tmp_path_factory.mktemp("server") / "log") for _ in range(2)]
-    yield started
-    for server in started:
-        server.kill()
-
-
-@pytest.fixture(scope="module")
-def served(pair: list[Served]) -> Served:
-    return pair[0].wait()
-
-
-@pytest.fixture
-def model(folder: Path) -> LanguageModel:
-    return load_model(str(folder))
-
-
-def policy_over(model: LanguageModel, *served: Served, sampling: Sampling | None = None) -> VllmPolicy:
-    settings = Sampler("vllm", urls=tuple(server.url for server in served), timeout_s=120)
-    return open_vllm(settings, model, [sampling or Sampling(max_tokens=61)], path="", warn=pytest.fail)
-
-
-@torch.no_grad()
-def trainer_log_probs(model: LanguageModel, group: Group) -> list[Tensor]:
-    """Return log-probs of each sample's tokens from the module's own forward pass."""
-    found = []
-    for sample in group:
-        ids = torch.tensor([[*sample.prompt_ids, *sample.ids]])
-        logits = model.module(input_ids=ids).logits[0, len(sample.prompt_ids) - 1 : -1].float()
-        chosen = torch.tensor(sample.ids)[:, None]
-        found.append((logits / sample.sampling.temperature).log_softmax(-1).gather(-1, chosen)[:, 0])
-    return found
-
-
-def gaps(model: LanguageModel, group: Group, found: Iterable[Sequence[float]] | None = None) -> list[float]:
-    """Return the largest difference of log-probs (by default those of sampling) to the model's own, by sample."""
-    wanted = trainer_log_probs(model, group)
-    given = [s.log_probs for s in group] if found is None else found
-    return [float((torch.tensor(f) - w).abs().max()) for f, w in zip(given, wanted, strict=True)]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
@@ -222,18 +161,6 @@ def test_a_server_of_another_model_is_refused(folder: Path, tmp_path: Path, serv
     assert not (tmp_path / "run").exists()
 
 
-def settings_for(out: Path, *more: str) -> list[str]:
-    problems = "".join(f'{{"question": "{n} 7 5 -> 26", "answer": "26"}}\n' for n in range(7))
-    (out.parent / "problems.jsonl").write_text(problems)
-    return [
-        *("model.device=cpu", "updates=8", "problems_per_batch=3", "checkpoint_every=2"),
-        *("method.n_solve=5", "method.n_refine=3"),
-        *(f"problems.source={out.parent / 'problems.jsonl'}", "problems.verifier=support.coins:coin"),
-        *("prompts.solve={question}", "prompts.refine=again", "sampling.max_tokens=24", "training.lr=0.001"),
-        *(f"out={out}", "sampler.engine=vllm", "sampler.timeout_s=120", "sampler.cache_gib=0.0625", *more),
-    ]
-
-
 def test_think_twice_with_a_colocated_engine(tmp_path: Path) -> None:
     """Guards against samples of the wrong weights: vLLM's log-probs equal the trainer's in every update."""
     more = ["evaluation.problems.source=countdown", "evaluation.problems.limit=11", "evaluation.sampling.max_tokens=24"]
@@ -341,12 +268,6 @@ def test_servers_killed_in_a_run(folder: Path, tmp_path: Path, pair: list[Served
     rest = list(loop.train(resumed))
     assert rest[-1]["update"] == 12
     assert mismatches(rest) == []
-
-
-def mismatches(records: list[Record]) -> list[str]:
-    """Return the alarms, except that an update of a random model may train nothing."""
-    alarms = [alarm for record in records for alarm in record["alarms"]]
-    return [alarm for alarm in alarms if not alarm.startswith(NOTHING_TRAINED)]
 
 
 def kill_when_asked(run: Run, served: Served, n_records: int) -> None:
