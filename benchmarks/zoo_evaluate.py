@@ -155,12 +155,18 @@ def setup_of(path: str, seed: int, sampling: str) -> Setup:
 
 
 def marks_by_updates(folder: Path | None) -> dict[int, list[str]]:
-    """Return the kept marks of a run by its number of updates; marks with the same number have the same weights."""
+    """Return the kept marks of a run by its number of updates; marks with the same number have the same weights.
+
+    A run that learns from prepared data alone has sampled before it begins. For it, the budget of trained tokens, or the
+    last mark, stands for the budget of sampled ones."""
     if folder is None:
         return {0: ["start"]}
     found: dict[int, list[str]] = {}
     for kept in sorted((folder / "kept").iterdir()):
         found.setdefault(updates_at(folder, kept.name), []).append(kept.name)
+    if not any(map(n_sampled, update_records(folder))):
+        with_budget = [updates for updates, names in found.items() if "trained" in names]
+        found[max(with_budget or found)].append("sampled")
     return dict(sorted(found.items()))
 
 

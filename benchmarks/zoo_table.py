@@ -70,6 +70,9 @@ def main() -> None:
 def print_point(runs: Runs, mark: Mark, title: str) -> None:
     """Print all tables about one point of training."""
     print(f"## At {title}\n\n{rate_table(runs, MAIN, mark, T1, ACCURACY)}")
+    absent = [ARMS[arm].title for arm in MAIN if arm in runs and not seeds_at(runs, arm, mark)]
+    if absent:
+        print(f"Not trained for so long: {', '.join(absent)}.\n")
     print(f"### What refinement does\n\n{rate_table(runs, MAIN, mark, T1, TRANSITIONS)}")
     print(f"### Refined again\n\n{rate_table(runs, MAIN, mark, T1, CHAIN)}")
     print(f"### Second tries, merged answers and votes\n\n{rate_table(runs, MAIN, mark, T1, TRIES)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import zoo_evaluate
 from rethink.settings import ProblemSource
 from zoo import BUDGET
-from zoo_evaluate import MORE, Task, evaluate_run, known_run, tasks, updates_at, wanted
+from zoo_evaluate import MORE, Task, evaluate_run, known_run, marks_by_updates, tasks, updates_at, wanted
 from zoo_results import FIRST_STRATEGY, PAPER, T1, Answers, read_run
 
 SOURCE = ProblemSource("signs", split="test", limit=2)
@@ -83,6 +84,21 @@ def test_a_budget_that_is_not_spent_is_at_the_last_update(out: Path) -> None:
     lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
     (folder / "metrics.jsonl").write_text("".join(lines[:3]))
     assert updates_at(folder, "trained") == 2
+
+
+@pytest.mark.parametrize(("marks", "updates"), [(("2", "trained"), 3), (("2", "4"), 4)])
+def test_a_run_from_prepared_data_alone(out: Path, marks: tuple[str, ...], updates: int) -> None:
+    """Guards against methods that are in no table at equal sampled tokens, as their runs sample nothing."""
+    folder = out / "think-twice-1"
+    text = (folder / "metrics.jsonl").read_text()
+    text = text.replace(
+        f'"n_sampled_tokens": {BUDGET // 3}, "n_role_tokens": 1', '"n_sampled_tokens": 0, "n_role_tokens": 0'
+    )
+    (folder / "metrics.jsonl").write_text(text)
+    shutil.rmtree(folder / "kept")
+    for mark in marks:
+        (folder / "kept" / mark).mkdir(parents=True)
+    assert marks_by_updates(folder) == {2: ["2"], updates: [marks[1], "sampled"]}
 
 
 @pytest.mark.parametrize(

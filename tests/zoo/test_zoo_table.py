@@ -115,4 +115,6 @@ def test_all_tables_from_files(
     main()
     printed = capsys.readouterr().out
     assert "| ThinkTwice | 0.0003 | 160 | 0.00 | 0.16 | 0.14 |" in printed
+    assert "## At equal trained tokens" in printed
+    assert "Not trained for so long: GRPO, ThinkTwice." in printed
     assert "nan" not in printed
