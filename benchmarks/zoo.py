@@ -37,8 +37,9 @@ from rethink.training.run import Run, open_run
 
 START = "tiny-signs"
 RATES = (5e-5, 1.5e-4, 4.5e-4)
+LOWER_RATE = 1.5e-5
 TRIED = 80
-"""The learning rates that each arm is tried with, and for how many updates."""
+"""The learning rates that each arm is tried with, a lower one if the lowest of these is the best; for how many updates."""
 
 MARKS = (40, 80, 160, 320)
 """The numbers of updates after which weights are kept."""
@@ -87,6 +88,7 @@ class Arm:
     - `data`: the recipe that prepares its data.
     - `teacher`: the arm whose model is the teacher of `data`; "start" is the start model.
     - `of`: the arm that it is an ablation of.
+    - `cold`: the recipe of a cold start on its data, at the recipe's learning rate.
     - `is_method`: whether it is a method, not an objective.
     """
 
@@ -96,6 +98,7 @@ class Arm:
     data: str = ""
     teacher: str = ""
     of: str = ""
+    cold: str = ""
     is_method: bool = True
 
 
@@ -120,7 +123,7 @@ for _name, _title in (
     ("learn-to-merge", "learning to merge"),
 ):
     ARMS[_name] = Arm(_title, f"demo-{_name}")
-ARMS["ton"] = Arm("TON", "demo-ton", data="demo-ton-data")
+ARMS["ton"] = Arm("TON", "demo-ton", data="demo-ton-data", cold="demo-ton-start")
 ARMS["gsr"] = Arm("GSR", "demo-gsr", data="demo-gsr-data", teacher="grpo")
 ARMS["supercorrect"] = Arm("SuperCorrect", "demo-supercorrect", data="demo-supercorrect-data", teacher="grpo")
 for _name in OBJECTIVES:
@@ -176,20 +179,23 @@ def main() -> None:
     names = [name for name in ARMS if name in given.arms.split(",")]
     seeds = [int(seed) for seed in given.seeds.split(",")]
     with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
-        for jobs in plan(names, seeds):
+        for jobs in plan(given.out, names, seeds):
             list(pool.map(partial(prepare_data, given.out, given.limit), needed_data(jobs)))
+            list(pool.map(partial(start_cold, given.out, given.limit), needed_cold_starts(jobs)))
             for job in pool.map(partial(run_job, given.out, given.limit), jobs):
                 print("trained:", job.name, flush=True)
             for name in {job.arm: None for job in jobs if job.rate}:
                 choose_rate(given.out, name)
 
 
-def plan(names: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Job]]:
-    """Yield lists of jobs. Those of a list need nothing but the jobs of the lists before it."""
+def plan(out: Path, names: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Job]]:
+    """Yield lists of jobs. Those of a list need nothing but the jobs of the lists before it, which are done."""
     teachers = [name for name in names if any(ARMS[other].teacher == name for other in names)]
     for some in (teachers, [name for name in names if name not in teachers]):
         methods = [name for name in some if not ARMS[name].of]
         yield [Job(name, 0, rate) for name in methods for rate in RATES]
+        lowest = [name for name in methods if rates(out)[name] == RATES[0]]
+        yield [Job(name, 0, LOWER_RATE) for name in lowest]
         yield [Job(name, seed) for seed in seeds for name in methods]
     yield [Job(name, seed) for seed in THREE_SEEDS for name in names if ARMS[name].of and seed in seeds]
 
@@ -203,7 +209,9 @@ def run_job(out: Path, limit: int, job: Job) -> Job:
     arm = ARMS[job.arm]
     rate = job.rate or rates(out)[arm.of or job.arm]
     own = [f"out={folder}", f"seed={job.seed}", f"training.lr={rate}"]
-    if arm.data:
+    if arm.cold:
+        own.append(f"model.path={ColdStart(job.arm, job.seed).folder(out)}")
+    elif arm.data:
         own.append(f"problems.source={Data(arm.data, arm.teacher, job.seed).file(out)}")
     n_updates = TRIED if job.rate else SHORT if arm.of else MARKS[-1]
     own.append(f"updates={min(n_updates, limit or n_updates)}")
@@ -253,6 +261,37 @@ def prepare_data(out: Path, limit: int, data: Data) -> None:
         prepare(data.recipe, settings, data.file(out))
 
 
+@dataclass(frozen=True)
+class ColdStart:
+    """The cold start of an arm, for one seed."""
+
+    arm: str
+    seed: int
+
+    def folder(self, out: Path) -> Path:
+        return out / "cold" / f"{self.arm}-{self.seed}"
+
+
+def needed_cold_starts(jobs: Sequence[Job]) -> list[ColdStart]:
+    """Return the cold starts that runs begin from, each once."""
+    return [*dict.fromkeys(ColdStart(job.arm, job.seed) for job in jobs if ARMS[job.arm].cold)]
+
+
+def start_cold(out: Path, limit: int, cold: ColdStart) -> None:
+    """Train a cold start, unless it is complete."""
+    torch.set_num_threads(1)
+    arm, folder = ARMS[cold.arm], cold.folder(out)
+    if (folder / "trained").exists():
+        return
+    data = Data(arm.data, arm.teacher, cold.seed).file(out)
+    own = [f"out={folder}", f"seed={cold.seed}", f"problems.source={data}"]
+    own += [f"updates={limit}"] if limit else []
+    run = open_run(load_recipe(arm.cold, [*arm.settings, *own]), resume=(folder / "config.toml").exists())
+    for _ in train(run):
+        pass
+    (folder / "trained").touch()
+
+
 def train_to_budget(run: Run, folder: Path, shortest: int, limit: int) -> None:
     """Train until both budgets are spent and at least `shortest` updates are made, and keep weights on the way."""
     sampled, trained = token_counts(folder)
@@ -290,8 +329,11 @@ def token_counts(folder: Path) -> tuple[int, int]:
 def choose_rate(out: Path, arm: str) -> None:
     """Keep the best learning rate of an arm: the most right answers to validation problems, before and after refinement."""
     found: dict[float, float] = {}
-    for rate in RATES:
-        lines = (out / Job(arm, 0, rate).name / "metrics.jsonl").read_text().splitlines()
+    for rate in (LOWER_RATE, *RATES):
+        file = out / Job(arm, 0, rate).name / "metrics.jsonl"
+        if not file.exists():
+            continue
+        lines = file.read_text().splitlines()
         last = [record for record in map(json.loads, lines) if record["phase"] == "evaluation"][-1]
         found[rate] = last["solve"]["value"] + last["refined"]["value"]
         print(

@@ -79,9 +79,11 @@ def run_demo(seeds: Sequence[int], out: Path | None, updates: int | None, method
 
 def _run_seed(seed: int, folder: Path, names: Sequence[str], updates: int | None) -> dict[str, Record]:
     """Run the demo with one seed. Return the rates of each model."""
-    recipes = {name: _load_recipe(name, seed, folder, updates, signs=bool({*names} - {*METHODS})) for name in names}
+    signs = bool({*names} - {*METHODS})
+    recipes = {name: _load_recipe(name, seed, folder, updates, signs) for name in names}
+    first = _load_recipe(METHODS[0], seed, folder, updates, signs)
     start = time.perf_counter()
-    rows: dict[str, Record] = {"start": evaluate_start(recipes[names[0]], folder / "start.jsonl")}
+    rows: dict[str, Record] = {"start": evaluate_start(first, folder / "start.jsonl")}
     for name, recipe in recipes.items():
         rows[name] = _train(name, recipe, folder)
     _write_summary(folder, rows, {"seed": seed}, time.perf_counter() - start)
@@ -135,7 +137,7 @@ def _mean(runs: Sequence[Estimate], lowest: float) -> Estimate:
 def other_methods() -> tuple[str, ...]:
     """Return the methods that have a demo recipe on tiny-signs. With one of them, every method starts from tiny-signs."""
     recipes = {name.removeprefix("demo-").replace("-", "_") for name in shipped() if name.startswith("demo-")}
-    return tuple(sorted(name for name in recipes - {*METHODS} if not name.endswith(("_data", "_signs"))))
+    return tuple(sorted(name for name in recipes - {*METHODS} if not name.endswith(("_data", "_signs", "_start"))))
 
 
 def _order_methods(methods: Sequence[str]) -> list[str]:
@@ -152,7 +154,16 @@ def _order_methods(methods: Sequence[str]) -> list[str]:
 
 def _data_recipe(name: str) -> str:
     """Return the recipe that prepares a method's data, "" if it needs none."""
-    recipe = f"demo-{name.replace('_', '-')}-data"
+    return _recipe_if_any(name, "data")
+
+
+def _start_recipe(name: str) -> str:
+    """Return the recipe of the training that comes before a method's own, "" if there is none."""
+    return _recipe_if_any(name, "start")
+
+
+def _recipe_if_any(name: str, what: str) -> str:
+    recipe = f"demo-{name.replace('_', '-')}-{what}"
     return recipe if recipe in shipped() else ""
 
 
@@ -162,7 +173,9 @@ def _load_recipe(name: str, seed: int, folder: Path, updates: int | None, signs:
     if signs:
         settings.append('evaluation.strategy="refine"')  # the recipes have strategies of several kinds
         recipe += "-signs" * (name in METHODS)
-    if _data_recipe(name):
+    if _start_recipe(name):
+        settings.append(f"model.path={toml_string(str(folder / f'{name}-start'))}")
+    elif _data_recipe(name):
         settings.append(f"problems.source={toml_string(str(folder / f'{name}.parquet'))}")
     if updates is not None:
         settings.append(f"updates={updates + updates % 2}")
@@ -188,13 +201,26 @@ def _train(name: str, recipe: Recipe, folder: Path) -> Record:
         if load_recipe(data).teacher.path:
             settings.append(f"teacher.path={toml_string(str(max((folder / 'grpo' / 'checkpoints').iterdir())))}")
         prepare_data(data, settings, folder / f"{name}.parquet")
+    start = _start_recipe(name)
+    if start:
+        paths = {"out": folder / f"{name}-start", "problems.source": folder / f"{name}.parquet"}
+        settings = [f"{key}={toml_string(str(path))}" for key, path in paths.items()]
+        n_updates = min(recipe.updates, load_recipe(start).updates)
+        cold = load_recipe(start, [*settings, f"seed={recipe.seed}", f"updates={n_updates}"])
+        _run(cold, f"{name}, cold start")
+    row = _run(recipe, name)
+    return {**row, "seconds": round(time.perf_counter() - started)}
+
+
+def _run(recipe: Recipe, label: str) -> Record:
+    """Train, and return the evaluation at the end."""
     run = open_run(recipe, warn=warn)
     with stopping(run):
-        evaluation = run_with_progress(run, label=name)
+        evaluation = run_with_progress(run, label=label)
     if run.interrupted or evaluation is None:
         raise UserError(f"the demo was interrupted; the run so far is in {run.folder.path}")
     write_report(run.folder)
-    return {**evaluation, "updates": run.trainer.version, "seconds": round(time.perf_counter() - started)}
+    return {**evaluation, "updates": run.trainer.version}
 
 
 def _write_summary(folder: Path, rows: dict[str, Record], more: Record, seconds: float) -> None:
