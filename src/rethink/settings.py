@@ -170,14 +170,17 @@ class Distributed:
 
 @dataclass(frozen=True)
 class Replies:
-    """Demonstrations by an imperfect teacher, which leave room to improve: `[problems.replies]`, for countdown.
+    """Demonstrations by an imperfect teacher, which leave room to improve: `[problems.replies]`, for countdown and signs.
 
-    - `attempts`: the largest number of attempts in a reply.
-    - `p_right`: the probability that an attempt is right; otherwise it is a random wrong one.
-    - `p_careful`: the probability that a refinement or merged answer is careful: it repeats a right draft, or tries
-      something that wrong drafts have not tried. Otherwise it ignores whether the draft is right: it repeats the last
-      attempt or starts over, with equal probability. A careful retry continues from its reflection; others start over.
-    - `p_hint`: the probability that a reflection (one step) begins a right solution; otherwise it begins a wrong one.
+    - `attempts`: the largest number of attempts in a reply. In signs it is always one.
+    - `p_right`: the probability that an attempt is right; in signs, that a line is. Otherwise it is a random wrong one.
+    - `p_careful`: the probability that a later answer is careful. In countdown, a careful refinement or merged answer
+      repeats a right draft, or tries something that wrong drafts have not tried; others repeat the last attempt or start
+      over, with equal probability. A careful retry continues from its reflection; others start over. In signs, a careful
+      line keeps a right line of a draft, or is written again; others repeat a line of a draft.
+    - `p_hint`: the probability that a reflection helps. In countdown, it is one step, which begins a right solution or
+      else a wrong one. In signs, it is a check ("right", or "wrong 2 3" with the numbers of the wrong lines) of the draft
+      or else of another attempt.
     - `candidates`: the number of candidates from which an answer is merged.
     - `phases`: the kinds of replies; each problem gets one of each.
     """
