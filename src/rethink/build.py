@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from transformers.utils import logging
@@ -18,6 +19,7 @@ from rethink.problems.answer_format import read_after
 from rethink.problems.source import load_problems, needs_hub, refuse_overlap
 from rethink.prompts import Prompts
 from rethink.recipe import Recipe
+from rethink.recipes.made_by import commands_that_make
 from rethink.settings import AuxiliaryModel, ModelSource
 from rethink.types import Problem, Sampling
 
@@ -112,6 +114,18 @@ def check_sampler(recipe: Recipe) -> None:
         from rethink.policies.vllm.start import check_settings
 
         check_settings(recipe.sampler)
+
+
+def check_inputs(recipe: Recipe) -> None:
+    """Raise UserError, with the commands to run first, if a file or model is missing that other shipped recipes make."""
+    read = {"model.path": recipe.model.path, "problems.source": recipe.problems.source}
+    for name, role in (("teacher", recipe.teacher), ("judge", recipe.judge)):
+        if not role.endpoint.url:
+            read[f"{name}.path"] = role.path
+    for key, path in read.items():
+        commands = [] if Path(path).exists() else commands_that_make(path)
+        if commands:
+            raise UserError(f"{key}: there is no {path} yet; make it with: {' && '.join(commands)}")
 
 
 def load_all_problems(recipe: Recipe, hub: bool = True) -> tuple[list[Problem], list[Problem]]:

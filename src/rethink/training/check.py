@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
-from rethink.build import check_device, check_model_name, check_sampler, has_model, load_all_problems
+from rethink.build import check_device, check_inputs, check_model_name, check_sampler, has_model, load_all_problems
 from rethink.errors import UserError
 from rethink.methods import needs_of
 from rethink.methods.actors import Method
@@ -43,6 +43,7 @@ def check_run(recipe: Recipe, *, hub: bool = True) -> Inputs:
     Load no weights; without `hub`, also no problems from the hub."""
     method = check_settings(recipe)
     check_software(recipe)
+    check_inputs(recipe)
     info = read_model_info(recipe.model)
     problems, held_out = load_all_problems(recipe, hub)
     check_needs(parse_all(recipe.evaluation.strategy), held_out, judge=False)
