@@ -49,7 +49,7 @@ REFUSED = {
     "problems.right_threshold=0.5": "problems.right_threshold has no effect",
     "evaluation.strategy=solve evaluation.n_refine=3": "evaluation.n_refine has no effect: no strategy ends with refine",
     "evaluation.strategy=best:3": "judge",
-    "method.objective=gpso": "one of grpo, dr_grpo, dapo, gspo, cispo, sapo, rloo, and not 'gpso'",
+    "method.objective=gpso": "one of grpo, dr_grpo, dapo, gspo, gmpo, cispo, sapo, rloo, and not 'gpso'",
     "method.objective=3": "sapo, rloo, and not 3",
     "method.objective.clip_low=0.1": "sapo, rloo, and not {'clip_low': 0.1}",
     "method.name=imitate method.objective=grpo": '"grpo" has no effect: Imitation has no policy gradient',
