@@ -284,7 +284,7 @@ def start_cold(out: Path, limit: int, cold: ColdStart) -> None:
     if (folder / "trained").exists():
         return
     data = Data(arm.data, arm.teacher, cold.seed).file(out)
-    own = [f"out={folder}", f"seed={cold.seed}", f"problems.source={data}"]
+    own = [f"out={folder}", f"seed={cold.seed}", f"problems.source={data}", WORLD[0]]
     own += [f"updates={limit}"] if limit else []
     run = open_run(load_recipe(arm.cold, [*arm.settings, *own]), resume=(folder / "config.toml").exists())
     for _ in train(run):
