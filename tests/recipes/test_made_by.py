@@ -18,6 +18,9 @@ TEACHER = "rethink train demo-grpo-signs"
 MADE_BY = {
     "runs/demo-gsr.parquet": [TEACHER, "rethink prepare demo-gsr-data --out runs/demo-gsr.parquet"],
     "runs/demo-ton.parquet": ["rethink prepare demo-ton-data --out runs/demo-ton.parquet"],
+    "runs/demo-ton-start": [
+        "rethink prepare demo-ton-data --out runs/demo-ton.parquet", "rethink train demo-ton-start"
+    ],
     "runs/demo-grpo-signs": [TEACHER],
     "runs/demo-grpo-signs/checkpoints/000160": [TEACHER],
     # Two commands make it; the second one, for a trial, is not needed.
@@ -29,7 +32,7 @@ MADE_BY = {
     "tiny": [],
     "countdown": [],
     "": [],
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("path", "commands"), MADE_BY.items())

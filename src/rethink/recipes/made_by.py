@@ -17,18 +17,22 @@ def commands_that_make(path: str) -> list[str]:
     >>> commands_that_make("runs/demo-gsr.parquet")[-1]
     'rethink prepare demo-gsr-data --out runs/demo-gsr.parquet'
     """
-    longest: list[str] = []
+    texts: dict[str, str] = {}
+    makers: set[str] = set()
     for file in sorted(FOLDER.glob("*.toml")):
-        text = file.read_text(encoding="utf-8")
-        run = str(tomllib.loads(text).get("out"))
+        texts[file.stem] = file.read_text(encoding="utf-8")
+        run = str(tomllib.loads(texts[file.stem]).get("out"))
+        if f"{path}/".startswith(f"{run}/"):
+            makers.add(f"rethink train {file.stem}")
+    longest: list[str] = []
+    for text in texts.values():
         commands: list[str] = []
         for line in text.partition("\n\n")[0].splitlines():
             found = _COMMAND.fullmatch(line)
             if found is None:
                 continue
             commands.append(found[1])
-            trains_it = found[1] == f"rethink train {file.stem}" and f"{path}/".startswith(f"{run}/")
-            if trains_it or path in found[1].split():
+            if found[1] in makers or path in found[1].split():
                 longest = commands if len(commands) > len(longest) else longest
                 break
     return longest
