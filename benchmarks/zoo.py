@@ -10,7 +10,8 @@ for 160 updates. A run ends when both are reached and 160 updates are made, or a
 seeds 0, 1 and 2 have 320 in any case. Ablations have these seeds, 160 updates, and the learning rate of their method.
 
 Everything is kept in OUT; a stopped study continues where it was. One thread per run: results do not depend on `--workers`.
-`--limit` makes everything smaller, for a trial. `benchmarks/zoo_table.py` evaluates the weights and prints the tables.
+`--limit` makes everything smaller, for a trial. `benchmarks/zoo_evaluate.py` evaluates the weights; `zoo_table.py` and
+`zoo_picture.py` show the results.
 """
 
 from __future__ import annotations
