@@ -1,0 +1,59 @@
+"""The plan of the comparison of methods: what is trained, in which order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rethink.recipe import load_recipe
+from zoo import ARMS, LOWER_RATE, RATES, THREE_SEEDS, WORLD, ColdStart, Data, needed_cold_starts, needed_data, plan
+
+
+def jobs_by_list(out: Path, names: list[str], seeds: list[int], best: float = RATES[1]) -> list[list[str]]:
+    """Return the names of the jobs of each list, if every arm is best with the same learning rate."""
+    (out / "rates.json").write_text(json.dumps(dict.fromkeys(names, best)))
+    return [[job.name for job in jobs] for jobs in plan(out, names, seeds)]
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_each_arm_has_a_recipe_that_loads(name: str) -> None:
+    """Guards against an arm that fails hours after the start of the study."""
+    arm = ARMS[name]
+    load_recipe(arm.recipe, [*WORLD, *arm.settings]).build_method()
+    for recipe in filter(None, (arm.data, arm.cold)):
+        load_recipe(recipe, [*arm.settings] if recipe == arm.cold else []).build_method()
+    assert arm.of in ("", *ARMS)
+    assert arm.teacher in ("", "start", *ARMS)
+
+
+def test_teachers_come_first_and_ablations_last(tmp_path: Path) -> None:
+    """Guards against a pupil without its teacher, and an ablation without its method's learning rate."""
+    lists = jobs_by_list(tmp_path, ["grpo", "gsr", "gsr-direct"], [0, 4])
+    assert lists[1] == []
+    assert lists[4] == []
+    assert lists[0] == [f"grpo-rate-{rate:g}" for rate in RATES]
+    assert lists[2] == ["grpo-0", "grpo-4"]
+    assert lists[5] == ["gsr-0", "gsr-4"]
+    assert lists[6] == ["gsr-direct-0"]  # seed 4 is not among those of ablations
+    assert 4 not in THREE_SEEDS
+
+
+def test_a_lower_rate_is_tried_where_the_lowest_was_best(tmp_path: Path) -> None:
+    """Guards against a grid that ends where an arm is best."""
+    lists = jobs_by_list(tmp_path, ["grpo", "pag"], [0], best=RATES[0])
+    assert [f"grpo-rate-{LOWER_RATE:g}", f"pag-rate-{LOWER_RATE:g}"] in lists
+
+
+def test_data_and_cold_starts_are_made_once(tmp_path: Path) -> None:
+    """Guards against two processes that write the same file."""
+    names = ["grpo", "ton", "gsr", "gsr-direct", "gsr-no-teacher", "ton-no-dropout"]
+    (tmp_path / "rates.json").write_text(json.dumps(dict.fromkeys(names, RATES[1])))
+    jobs = [job for some in plan(tmp_path, names, [0]) for job in some]
+    assert needed_data(jobs) == [
+        Data("demo-ton-data", "", 0),
+        Data("demo-gsr-data", "grpo", 0),
+        Data("demo-gsr-data", "start", 0),
+    ]
+    assert needed_cold_starts(jobs) == [ColdStart("ton", 0), ColdStart("ton-no-dropout", 0)]
