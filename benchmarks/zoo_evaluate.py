@@ -39,7 +39,7 @@ from rethink.recipe import load_recipe
 from rethink.settings import ProblemSource
 from rethink.strategies import Setup, parse_all
 from rethink.types import Sampling
-from zoo import ARMS, BUDGET, SHORT, START, WORLD
+from zoo import ARMS, BUDGET, SHORT, START, WORLD, ColdStart
 from zoo_results import FIRST_STRATEGY, PAPER, RESULTS, T1, Answers, Point, Run, from_evaluation, read_run, write_run
 
 CAP = 100
@@ -128,8 +128,17 @@ def described(source: ProblemSource, task: Task) -> Run:
     marks: dict[str, int] = {}
     for updates, names in marks_by_updates(task.folder).items():
         marks |= {name: updates for name in names if not name.isdigit()}
-    card = Path(config["problems"]["source"]).with_suffix(".md")
-    return Run(task.arm, task.seed, config["training"]["lr"], problems, prepared_tokens(card), marks)
+    return Run(task.arm, task.seed, config["training"]["lr"], problems, prepared_tokens(data_card(task)), marks)
+
+
+def data_card(task: Task) -> Path:
+    """Return the card of the data of a run, or of its cold start; there is none if these are no prepared data."""
+    assert task.folder is not None
+    folder = task.folder
+    if ARMS[task.arm].cold:
+        folder = ColdStart(task.arm, task.seed).folder(folder.parent)
+    config = tomllib.loads((folder / "config.toml").read_text())
+    return Path(config["problems"]["source"]).with_suffix(".md")
 
 
 def wanted(arm: str, marks: Sequence[str]) -> Mapping[str, str]:

@@ -20,10 +20,9 @@ from rethink.evaluation.runs import over_seeds
 from rethink.jsonl import write_text
 from rethink.report.chart import Panel, value_ticks
 from zoo import ARMS, MARKS
-from zoo_results import RESULTS, T1, Run, Runs, read_runs
+from zoo_results import BASELINE, RESULTS, T1, Run, Runs, read_runs
 
-BASELINE = "grpo"
-METHODS = [name for name, arm in ARMS.items() if not arm.of and name != BASELINE and not name.startswith("objective-")]
+METHODS = [name for name, arm in ARMS.items() if arm.is_method and not arm.of and name != BASELINE]
 
 COLUMNS, WIDTH, HEIGHT = 4, 214, 150
 LEFT, TOP, TITLE, BELOW = 40, 34, 20, 40

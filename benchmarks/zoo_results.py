@@ -34,8 +34,8 @@ N_DRAFTS = 4
 FIRST_STRATEGY = f"solve:{N_DRAFTS}+refine"
 """Every model answers with this one: four drafts, and a refinement of each."""
 
-MARKS = ("sampled", "trained")
-"""The points of a run where a budget of tokens is spent."""
+BASELINE = "grpo"
+"""The arm that all others are compared with."""
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,11 @@ from pathlib import Path
 from rethink.evaluation.intervals import Difference, Outcome, difference
 from rethink.evaluation.runs import over_seeds
 from zoo import ARMS, MARKS
-from zoo_results import PAPER, RESULTS, T1, Run, Runs, read_runs
+from zoo_results import BASELINE, PAPER, RESULTS, T1, Run, Runs, read_runs
 
 Mark = str | int
 """A budget, or a number of updates."""
 
-BASELINE = "grpo"
 MAIN = [name for name, arm in ARMS.items() if not arm.of]
 ABLATIONS = [name for name, arm in ARMS.items() if arm.of]
 

@@ -244,7 +244,7 @@ class ProblemSource:
     - `gym`: settings of the gym task.
     - `partial_scores`: use the gym task's scores as rewards; only a score of 1.0 is right.
     - `numbers`: the number of numbers in a countdown problem, or in a line of a signs problem.
-    - `largest`: the largest number in a countdown problem.
+    - `largest`: the largest number in a countdown problem, or in a line of a signs problem.
     - `lines`: the number of lines in a signs problem.
     - `replies`: demonstrations for countdown and signs; see `Replies`.
 

@@ -12,7 +12,7 @@ import pytest
 import zoo_evaluate
 from rethink.settings import ProblemSource
 from zoo import BUDGET
-from zoo_evaluate import MORE, Task, evaluate_run, known_run, marks_by_updates, tasks, updates_at, wanted
+from zoo_evaluate import MORE, Task, described, evaluate_run, known_run, marks_by_updates, tasks, updates_at, wanted
 from zoo_results import FIRST_STRATEGY, PAPER, T1, Answers, read_run
 
 SOURCE = ProblemSource("signs", split="test", limit=2)
@@ -65,6 +65,15 @@ def test_a_run_says_what_it_has_cost(out: Path, asked: list[tuple[str, str]]) ->
         2: (2 * (BUDGET // 3 + 1), 2 * (BUDGET // 3 + 1), {"solve": 1, "refine": 1}),
         3: (3 * (BUDGET // 3 + 1), 3 * (BUDGET // 3 + 1), {"solve": 2, "refine": 1}),
     }
+
+
+def test_data_of_a_cold_start_are_counted(out: Path) -> None:
+    """Guards against prepared data that cost nothing because only the cold start before the run reads them."""
+    folder = out / "ton-1"
+    shutil.copytree(out / "think-twice-1", folder)
+    shutil.copytree(folder, out / "cold" / "ton-1")
+    (folder / "config.toml").write_text('[problems]\nsource = "signs"\n[training]\nlr = 3e-4\n')
+    assert described(SOURCE, Task("ton", 1, folder)).prepared == 1234
 
 
 def test_existing_results_are_kept_and_equal_weights_evaluated_once(out: Path, asked: list[tuple[str, str]]) -> None:

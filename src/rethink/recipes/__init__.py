@@ -1,5 +1,5 @@
-"""The recipes that ship with the package, and files of recipes; each shipped one states its expected result and the command
-that measured it."""
+"""The recipes that ship with the package, and files of recipes. The comments at the beginning of each shipped one list the
+commands that run it."""
 
 from __future__ import annotations
 
