@@ -20,7 +20,7 @@ from rethink.evaluation.runs import over_seeds
 from rethink.jsonl import write_text
 from rethink.report.chart import Panel, value_ticks
 from zoo import ARMS, MARKS
-from zoo_results import BASELINE, RESULTS, T1, Run, Runs, read_runs
+from zoo_results import BASELINE, RESULTS, T1, Run, Runs, read_runs, trained_longest
 
 METHODS = [name for name, arm in ARMS.items() if arm.is_method and not arm.of and name != BASELINE]
 
@@ -58,10 +58,10 @@ def main() -> None:
 
 
 def curves(runs: Runs, arm: str) -> Curves:
-    """Return the curves of an arm from the start model on, at the numbers of updates that all arms have."""
+    """Return the curves of an arm from the start model on: means over the runs that were trained longest."""
     found: dict[str, list[Place]] = {"solve": [], "refined": []}
     for updates in (0, *MARKS):
-        own = list(runs.get(arm if updates else "start", {}).values())
+        own = trained_longest(runs.get(arm if updates else "start", {}).values(), MARKS)
         for measure, places in found.items():
             place = _place(own, updates, measure)
             if place is not None:

@@ -229,6 +229,19 @@ def read_runs(folder: Path) -> Runs:
     return runs
 
 
+def trained_longest(runs: Iterable[Run], marks: Sequence[int]) -> list[Run]:
+    """Return the runs that have the most of these numbers of updates, so that all points of a curve are of the same ones."""
+    found: list[Run] = []
+    most = 0
+    for run in runs:
+        n = len(run.points.keys() & {*marks})
+        if n > most:
+            found, most = [], n
+        if n == most:
+            found.append(run)
+    return found
+
+
 def _to_data(answers: Answers) -> dict[str, Any]:
     return {
         "n": len(answers.drafts),

@@ -6,7 +6,7 @@ Prints markdown. RESULTS is a folder from `benchmarks/zoo_evaluate.py`, by defau
 
 Rates are means over runs in percent, with Student's 95% interval over runs. Differences are paired by seed, and have two
 intervals: over runs (other runs with the same settings), and over problems (these models, other problems). P-values are
-those over runs, corrected for the number of arms in the table (Holm).
+those over runs, corrected in each column for its number of arms (Holm), but not for the number of columns and tables.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from rethink.evaluation.intervals import Difference, Outcome, difference
 from rethink.evaluation.runs import over_seeds
 from zoo import ARMS, MARKS
-from zoo_results import BASELINE, PAPER, RESULTS, T1, Run, Runs, read_runs
+from zoo_results import BASELINE, PAPER, RESULTS, T1, Run, Runs, read_runs, trained_longest
 
 Mark = str | int
 """A budget, or a number of updates."""
@@ -238,12 +238,12 @@ def solve_updates(runs: Runs, arm: str, updates: int) -> int:
 
 
 def over_training(runs: Runs, sampling: str, measures: Sequence[str]) -> str:
-    """Return measures after each number of updates, without intervals."""
+    """Return measures after each number of updates, of the runs that were trained longest, without intervals."""
     lines = [[", ".join(HEADINGS.get(measure, measure) for measure in measures), *map(str, (0, *MARKS))]]
     for arm in MAIN:
         cells: list[str] = []
         for updates in (0, *MARKS):
-            own = runs.get(arm if updates else "start", {}).values()
+            own = trained_longest(runs.get(arm if updates else "start", {}).values(), MARKS)
             found = [over_seeds([*values(own, updates, sampling, measure).values()]) for measure in measures]
             cells.append(", ".join(plain(gap, measure) for gap, measure in zip(found, measures, strict=True)))
         if runs.get(arm):

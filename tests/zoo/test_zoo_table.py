@@ -104,6 +104,14 @@ def test_over_training() -> None:
     assert table.split("\n")[2] == "| GRPO | 10.0, 15.0 | -, - | 40.5, 45.5 | 80.5, 85.5 | -, - |"
 
 
+def test_over_training_all_points_are_of_the_same_runs() -> None:
+    """Guards against a step from five seeds to three, which looks like progress: only seed 0 has 320 updates."""
+    runs = some_runs({"grpo": (0, 40)})
+    runs["grpo"][0].points[320] = Point(0, 0, {}, {T1: answers(100)})  # type: ignore[index]
+    table = over_training(runs, T1, ("solve",))
+    assert table.split("\n")[2] == "| GRPO | 10.0 | - | 40.0 | 80.0 | 50.0 |"
+
+
 def test_all_tables_from_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
