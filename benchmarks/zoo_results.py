@@ -230,7 +230,9 @@ def read_runs(folder: Path) -> Runs:
 
 
 def trained_longest(runs: Iterable[Run], marks: Sequence[int]) -> list[Run]:
-    """Return the runs that have the most of these numbers of updates, so that all points of a curve are of the same ones."""
+    """Return the runs that have the most of these updates, so that all points of a curve are of the same runs.
+
+    A run that ended at its budgets has fewer."""
     found: list[Run] = []
     most = 0
     for run in runs:
