@@ -3,7 +3,8 @@
     python benchmarks/zoo.py OUT [--arms grpo,pag] [--seeds 0,1,2,3,4] [--workers 2] [--limit N]
 
 First, each arm is trained with each learning rate of the grid for 80 updates, with seed 0, and the rate with the best
-answers on validation problems, before and after refinement, is chosen (OUT/rates.json). Then each arm is trained with
+answers to validation problems is chosen: first answers and final ones, after one refinement, or after what the arm trains
+in its place (OUT/rates.json). Then each arm is trained with
 that rate and each seed. The learning rate is constant, so a run can be compared at any point: weights are kept after 40,
 80, 160 and 320 updates, and where the run has sampled, or trained, as many tokens as the budget, which is what GRPO needs
 for 160 updates. A run ends when both are reached and 160 updates are made, or after 320 updates; those of methods with the
@@ -31,7 +32,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 
 from rethink.commands.prepare import prepare
-from rethink.jsonl import write_text
+from rethink.jsonl import Record, write_text
 from rethink.recipe import load_recipe
 from rethink.training.loop import train
 from rethink.training.run import Run, open_run
@@ -64,7 +65,6 @@ THREE_SEEDS = (0, 1, 2)
 WORLD = (
     'evaluation.problems={source="signs",split="validation"}',
     "evaluation.n=2",
-    'evaluation.strategy="refine"',
     "evaluation.sampling={temperature=1.0,max_tokens=100}",
     'prompts.reflect="check"',
     'prompts.retry="again"',
@@ -77,6 +77,7 @@ WORLD = (
     'training.schedule="constant"',
     "training.warmup_updates=5",
     "checkpoint_every=1000",
+    "prompts.show_reasoning=false",
 )
 
 
@@ -91,6 +92,7 @@ class Arm:
     - `of`: the arm that it is an ablation of.
     - `cold`: the recipe of a cold start on its data, at the recipe's learning rate.
     - `is_method`: whether it is a method, not an objective.
+    - `judged`: the strategy whose answers choose the learning rate, besides first answers.
     """
 
     title: str
@@ -101,10 +103,19 @@ class Arm:
     of: str = ""
     cold: str = ""
     is_method: bool = True
+    judged: str = "refine"
 
 
 GOLD_VERDICTS = ('method.if_right="right again"', 'method.if_wrong="wrong again"')
 CENTERED = ('method.solve.advantage="center"', "method.solve.pass_k=0")
+JUDGED = {
+    "pag": "self-refine",
+    "self-verification": "self-refine",
+    "reflect-retry-reward": "reflect",
+    "learn-to-merge": "merge:3",
+}
+"""The strategies of methods that train another kind of final answer than refinements."""
+
 OBJECTIVES = ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo", "rloo")
 ARMS: dict[str, Arm] = {
     "grpo": Arm("GRPO", "demo-grpo-signs"),
@@ -123,15 +134,16 @@ for _name, _title in (
     ("self-distillation", "self-distillation"),
     ("learn-to-merge", "learning to merge"),
 ):
-    ARMS[_name] = Arm(_title, f"demo-{_name}")
+    ARMS[_name] = Arm(_title, f"demo-{_name}", judged=JUDGED.get(_name, "refine"))
 ARMS["ton"] = Arm("TON", "demo-ton", data="demo-ton-data", cold="demo-ton-start")
-ARMS["gsr"] = Arm("GSR", "demo-gsr", data="demo-gsr-data", teacher="grpo")
+ARMS["gsr"] = Arm("GSR", "demo-gsr", data="demo-gsr-data", teacher="grpo", judged="merge:3")
 ARMS["supercorrect"] = Arm("SuperCorrect", "demo-supercorrect", data="demo-supercorrect-data", teacher="grpo")
 for _name in OBJECTIVES:
     ARMS[f"objective-{_name}"] = Arm(
         f"objective {_name}", "demo-grpo-signs", (f"method.objective={_name}",), is_method=False
     )
 for _name, _title, _of, _settings in (
+    ("grpo-100", "GRPO with room for 100 tokens", "grpo", ("sampling.max_tokens=100",)),
     ("gold-verdicts", "ThinkTwice, verdicts in the prompt", "think-twice", GOLD_VERDICTS),
     ("wrong-drafts", "ThinkTwice, wrong drafts first", "think-twice", ("method.pick=wrong_first",)),
     ("right-drafts", "ThinkTwice, right drafts first", "think-twice", ("method.pick=right_first",)),
@@ -209,7 +221,7 @@ def run_job(out: Path, limit: int, job: Job) -> Job:
         return job
     arm = ARMS[job.arm]
     rate = job.rate or rates(out)[arm.of or job.arm]
-    own = [f"out={folder}", f"seed={job.seed}", f"training.lr={rate}"]
+    own = [f"out={folder}", f"seed={job.seed}", f"training.lr={rate}", f'evaluation.strategy="{arm.judged}"']
     if arm.cold:
         own.append(f"model.path={ColdStart(job.arm, job.seed).folder(out)}")
     elif arm.data:
@@ -296,6 +308,7 @@ def start_cold(out: Path, limit: int, cold: ColdStart) -> None:
 def train_to_budget(run: Run, folder: Path, shortest: int, limit: int) -> None:
     """Train until both budgets are spent and at least `shortest` updates are made, and keep weights on the way."""
     sampled, trained = token_counts(folder)
+    trained += trained_before(folder)
     for record in train(run):
         if record["phase"] == "evaluation":
             continue
@@ -327,21 +340,32 @@ def token_counts(folder: Path) -> tuple[int, int]:
     return sampled, sum(r.get("n_trained_tokens", 0) for r in records)
 
 
+def trained_before(folder: Path) -> int:
+    """Return the tokens that a run's cold start has trained; 0 if it has none."""
+    cold = folder.parent / "cold" / folder.name
+    return token_counts(cold)[1] if cold.exists() else 0
+
+
 def choose_rate(out: Path, arm: str) -> None:
-    """Keep the best learning rate of an arm: the most right answers to validation problems, before and after refinement."""
+    """Keep the best learning rate of an arm: the most right answers to validation problems, first and final ones."""
     found: dict[float, float] = {}
     for rate in (LOWER_RATE, *RATES):
-        file = out / Job(arm, 0, rate).name / "metrics.jsonl"
-        if not file.exists():
+        folder = out / Job(arm, 0, rate).name
+        if not (folder / "trained").exists():
             continue
-        lines = file.read_text().splitlines()
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
         last = [record for record in map(json.loads, lines) if record["phase"] == "evaluation"][-1]
-        found[rate] = last["solve"]["value"] + last["refined"]["value"]
-        print(
-            f"{arm} at {rate:g}: {100 * last['solve']['value']:.1f}, {100 * last['refined']['value']:.1f}", flush=True
-        )
+        solve, final = last["solve"]["value"], final_accuracy(last, ARMS[arm].judged)
+        found[rate] = solve + final
+        print(f"{arm} at {rate:g}: {100 * solve:.1f}, {100 * final:.1f}", flush=True)
     best = max(found, key=lambda rate: found[rate])
     write_text(out / "rates.json", json.dumps(rates(out) | {arm: best}, indent=1))
+
+
+def final_accuracy(record: Record, strategy: str) -> float:
+    """Return the accuracy of a strategy in the record of an evaluation."""
+    found = record["refined"] if strategy == "refine" else record["strategies"][strategy]
+    return float(found["value"])
 
 
 def rates(out: Path) -> dict[str, float]:

@@ -39,7 +39,7 @@ from rethink.recipe import load_recipe
 from rethink.settings import ProblemSource
 from rethink.strategies import Setup, parse_all
 from rethink.types import Sampling
-from zoo import ARMS, BUDGET, SHORT, START, WORLD, ColdStart
+from zoo import ARMS, BUDGET, SHORT, START, WORLD, ColdStart, trained_before
 from zoo_results import FIRST_STRATEGY, PAPER, RESULTS, T1, Answers, Point, Run, from_evaluation, read_run, write_run
 
 CAP = 100
@@ -185,7 +185,7 @@ def updates_at(folder: Path, mark: str) -> int:
     if mark.isdigit():
         return int(mark)
     records = update_records(folder)
-    spent = 0
+    spent = trained_before(folder) if mark == "trained" else 0
     for record in records:
         spent += n_trained(record) if mark == "trained" else n_sampled(record)
         if spent >= BUDGET:
@@ -200,7 +200,8 @@ def point_at(folder: Path | None, updates: int) -> Point:
         if record["update"] <= updates:
             records.append(record)
     phases = Counter(record["phase"] for record in records)
-    return Point(sum(map(n_sampled, records)), sum(map(n_trained, records)), dict(phases))
+    trained = sum(map(n_trained, records)) + (trained_before(folder) if folder else 0)
+    return Point(sum(map(n_sampled, records)), trained, dict(phases))
 
 
 def update_records(folder: Path) -> list[Record]:

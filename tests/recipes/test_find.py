@@ -15,7 +15,7 @@ SPELLINGS = {
     "DEMO-GRPO.toml": "did you mean demo-grpo?",
     "demo-grop": "did you mean demo-grpo?",
     "thinktwice-qwen3": "did you mean thinktwice-qwen3-4b?",
-    "think_twice": "did you mean demo-think-twice or thinktwice-cross or thinktwice-olmo3-7b?",
+    "think_twice": "did you mean demo-think-twice or demo-think-twice-signs or thinktwice-cross?",
     "rubbish": "recipes of the package: ",
 }
 
