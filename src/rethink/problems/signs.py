@@ -41,8 +41,9 @@ def problems(
 ) -> list[Problem]:
     """Return the problems of a split, "train" (4,000), "validation" (400) or "test" (1,600), and what a teacher replies.
 
-    A hash of the sorted numbers of a line decides the split, so no line of one split is in another, in any order of its
-    numbers. Raise ValueError for another split, and for settings with which there are too few different problems.
+    A hash of the line, its numbers in order and its result, decides the split, so no line of one split is in another. The
+    same numbers in another order, or with another result, may be. Raise ValueError for another split, and for settings with
+    which there are too few different problems.
     """
     if split not in SPLITS:
         raise ValueError(f"signs has the splits {', '.join(SPLITS)}, not {split!r}")
@@ -52,8 +53,9 @@ def problems(
     asked: list[Line] = []
     for _ in range(100 * lines * n_problems):
         given = tuple(draw.randint(1, largest) for _ in range(numbers))
-        if stable_hash("signs", *sorted(given)) % 20 in shares:
-            asked.append((given, draw.choice(sorted(ways(given)))))
+        result = draw.choice(sorted(ways(given)))
+        if stable_hash("signs", *given, result) % 20 in shares:
+            asked.append((given, result))
         if len(asked) == lines:
             problem = _problem(asked, replies or Replies())
             found[problem.id] = problem
