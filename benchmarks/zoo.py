@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -307,15 +307,15 @@ def start_cold(out: Path, limit: int, cold: ColdStart) -> None:
 
 def train_to_budget(run: Run, folder: Path, shortest: int, limit: int) -> None:
     """Train until both budgets are spent and at least `shortest` updates are made, and keep weights on the way."""
-    sampled, trained = token_counts(folder)
-    trained += trained_before(folder)
+    records = update_records(folder)
+    sampled, trained = n_sampled(records), trained_before(folder) + n_trained(records)
     for record in train(run):
         if record["phase"] == "evaluation":
             continue
         update = record["update"]
         before = sampled, trained
-        sampled += record["n_sampled_tokens"] + record["n_role_tokens"]
-        trained += record["n_trained_tokens"]
+        sampled += n_sampled([record])
+        trained += n_trained([record])
         if update in MARKS:
             keep(run, folder, f"{update}")
         for name, spent, now in (("sampled", before[0], sampled), ("trained", before[1], trained)):
@@ -332,18 +332,26 @@ def keep(run: Run, folder: Path, name: str) -> None:
     run.trainer.model.chat.tokenizer.save_pretrained(path)
 
 
-def token_counts(folder: Path) -> tuple[int, int]:
-    """Return the tokens that a run has sampled and trained so far."""
+def update_records(folder: Path) -> list[Record]:
+    """Return the records of a run's updates so far."""
     file = folder / "metrics.jsonl"
     records = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    sampled = sum(r.get("n_sampled_tokens", 0) + r.get("n_role_tokens", 0) for r in records)
-    return sampled, sum(r.get("n_trained_tokens", 0) for r in records)
+    return [record for record in records if record["phase"] != "evaluation"]
+
+
+def n_sampled(records: Iterable[Record]) -> int:
+    """Return the tokens that were sampled for updates, those of other roles included."""
+    return sum(int(record["n_sampled_tokens"] + record["n_role_tokens"]) for record in records)
+
+
+def n_trained(records: Iterable[Record]) -> int:
+    return sum(int(record["n_trained_tokens"]) for record in records)
 
 
 def trained_before(folder: Path) -> int:
     """Return the tokens that a run's cold start has trained; 0 if it has none."""
     cold = folder.parent / "cold" / folder.name
-    return token_counts(cold)[1] if cold.exists() else 0
+    return n_trained(update_records(cold))
 
 
 def choose_rate(out: Path, arm: str) -> None:

@@ -15,7 +15,6 @@ Existing results are kept, so a stopped evaluation continues where it was. `benc
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tomllib
 from collections import Counter
@@ -39,7 +38,7 @@ from rethink.recipe import load_recipe
 from rethink.settings import ProblemSource
 from rethink.strategies import Setup, parse_all
 from rethink.types import Sampling
-from zoo import ARMS, BUDGET, SHORT, START, WORLD, ColdStart, trained_before
+from zoo import ARMS, BUDGET, SHORT, START, WORLD, ColdStart, n_sampled, n_trained, trained_before, update_records
 from zoo_results import FIRST_STRATEGY, PAPER, RESULTS, T1, Answers, Point, Run, from_evaluation, read_run, write_run
 
 CAP = 100
@@ -173,7 +172,7 @@ def marks_by_updates(folder: Path | None) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     for kept in sorted((folder / "kept").iterdir()):
         found.setdefault(updates_at(folder, kept.name), []).append(kept.name)
-    if not any(map(n_sampled, update_records(folder))):
+    if not n_sampled(update_records(folder)):
         with_budget = [updates for updates, names in found.items() if "trained" in names]
         found[max(with_budget or found)].append("sampled")
     return dict(sorted(found.items()))
@@ -187,7 +186,7 @@ def updates_at(folder: Path, mark: str) -> int:
     records = update_records(folder)
     spent = trained_before(folder) if mark == "trained" else 0
     for record in records:
-        spent += n_trained(record) if mark == "trained" else n_sampled(record)
+        spent += n_trained([record]) if mark == "trained" else n_sampled([record])
         if spent >= BUDGET:
             return int(record["update"])
     return int(records[-1]["update"])
@@ -200,22 +199,8 @@ def point_at(folder: Path | None, updates: int) -> Point:
         if record["update"] <= updates:
             records.append(record)
     phases = Counter(record["phase"] for record in records)
-    trained = sum(map(n_trained, records)) + (trained_before(folder) if folder else 0)
-    return Point(sum(map(n_sampled, records)), trained, dict(phases))
-
-
-def update_records(folder: Path) -> list[Record]:
-    """Return the records of a run's updates."""
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [record for record in records if record["phase"] != "evaluation"]
-
-
-def n_sampled(record: Record) -> int:
-    return int(record["n_sampled_tokens"] + record["n_role_tokens"])
-
-
-def n_trained(record: Record) -> int:
-    return int(record["n_trained_tokens"])
+    trained = n_trained(records) + (trained_before(folder) if folder else 0)
+    return Point(n_sampled(records), trained, dict(phases))
 
 
 def prepared_tokens(card: Path) -> int:
