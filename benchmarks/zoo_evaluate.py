@@ -15,7 +15,9 @@ Existing results are kept, so a stopped evaluation continues where it was. `benc
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import statistics
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -200,7 +202,25 @@ def point_at(folder: Path | None, updates: int) -> Point:
             records.append(record)
     phases = Counter(record["phase"] for record in records)
     trained = n_trained(records) + (trained_before(folder) if folder else 0)
-    return Point(n_sampled(records), trained, dict(phases))
+    return Point(n_sampled(records), trained, dict(phases), logged=logged(records))
+
+
+def logged(records: Sequence[Record]) -> dict[str, float]:
+    """Return what training logged: means over the last 20 updates, and, with " at first", over the first five.
+
+    These are the method's metrics, and the accuracy of first answers to training problems."""
+    found: dict[str, float] = {}
+    for part, ending in ((records[-20:], ""), (records[:5], " at first")):
+        values: dict[str, list[float]] = {}
+        for record in part:
+            of_method = {name.removeprefix("method/"): record[name] for name in record if name.startswith("method/")}
+            if record["phase"] == "solve":
+                of_method["training accuracy"] = record.get("accuracy")
+            for name, value in of_method.items():
+                if value is not None and not math.isnan(value):
+                    values.setdefault(name, []).append(value)
+        found |= {name + ending: round(statistics.fmean(some), 4) for name, some in values.items()}
+    return found
 
 
 def prepared_tokens(card: Path) -> int:

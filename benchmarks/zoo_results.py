@@ -47,6 +47,7 @@ class Answers:
     - `numbers`: means over all problems. "tokens", "refined tokens": of a draft and of a refinement. "cut", "refined cut":
       shares of these at the cap. "entropy": nats per draft. "vote:3": the accuracy of a vote, as ties have no verdict.
       "not merged": the share of cases in which the candidates were too long; there the first of them stands for the result.
+      "checks right", "wrong called wrong", "right called right": how often the checks of `self-refine` agree with verdicts.
     """
 
     drafts: Verdicts
@@ -65,19 +66,19 @@ class Answers:
         """Return the mean of a measure, or a number; NaN if there is none."""
         if measure in self.numbers:
             return self.numbers[measure]
-        values = [value for _, value in self.outcomes(measure)]
-        return math.fsum(values) / len(values) if values else math.nan
+        return _mean([value for _, value in self.outcomes(measure)])
 
 
 @dataclass(frozen=True)
 class Point:
     """A run after some updates. `sampled` and `trained` are the tokens spent until then, `phases` the numbers of updates by
-    name, `by_sampling` the answers."""
+    name, `by_sampling` the answers, `logged` means over the last updates of what training logged."""
 
     sampled: int
     trained: int
     phases: Mapping[str, int] = field(default_factory=dict)
     by_sampling: Mapping[str, Answers] = field(default_factory=dict)
+    logged: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -180,12 +181,34 @@ def from_evaluation(by_strategy: Mapping[str, Sequence[Answer]]) -> Answers:
             numbers[strategy] = summarize(answers, (1,)).accuracy.value
         elif strategy != FIRST_STRATEGY:
             others[strategy] = np.array([_graded(answer.final_steps[0].right) for answer in answers])
+        if strategy == "self-refine":
+            numbers |= check_numbers(answers)
         if strategy.startswith("merge"):
             numbers["not merged"] = sum(OVERLONG in answer.notes for answer in answers) / len(answers)
     known = {name: round(value, 4) for name, value in numbers.items() if not math.isnan(value)}
     drafts = np.array([[_graded(step.right) for step in answer.firsts] for answer in first])
     refined = np.array([[_graded(step.right) for step in answer.final_steps] for answer in first])
     return Answers(drafts, refined, others, known)
+
+
+def check_numbers(answers: Sequence[Answer]) -> dict[str, float]:
+    """Return how often a check of an answer agrees with its verdict: of all, of wrong and of right answers.
+
+    A check calls an answer wrong if another answer follows it."""
+    agree: dict[bool, list[bool]] = {True: [], False: []}
+    for answer in answers:
+        called_wrong = any(step.phase == "improve" for step in answer.steps)
+        right = _graded(answer.firsts[0].right)
+        agree[right].append(called_wrong != right)
+    return {
+        "checks right": _mean([*agree[True], *agree[False]]),
+        "wrong called wrong": _mean(agree[False]),
+        "right called right": _mean(agree[True]),
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
 
 
 def _graded(right: bool | None) -> bool:

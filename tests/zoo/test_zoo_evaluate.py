@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,18 @@ import pytest
 import zoo_evaluate
 from rethink.settings import ProblemSource
 from zoo import BUDGET
-from zoo_evaluate import MORE, Task, described, evaluate_run, known_run, marks_by_updates, tasks, updates_at, wanted
+from zoo_evaluate import (
+    MORE,
+    Task,
+    described,
+    evaluate_run,
+    known_run,
+    logged,
+    marks_by_updates,
+    tasks,
+    updates_at,
+    wanted,
+)
 from zoo_results import FIRST_STRATEGY, PAPER, T1, Answers, read_run
 
 SOURCE = ProblemSource("signs", split="test", limit=2)
@@ -64,6 +76,18 @@ def test_a_run_says_what_it_has_cost(out: Path, asked: list[tuple[str, str]]) ->
     assert {updates: (p.sampled, p.trained, p.phases) for updates, p in run.points.items()} == {
         2: (2 * (BUDGET // 3 + 1), 2 * (BUDGET // 3 + 1), {"solve": 1, "refine": 1}),
         3: (3 * (BUDGET // 3 + 1), 3 * (BUDGET // 3 + 1), {"solve": 2, "refine": 1}),
+    }
+
+
+def test_what_training_logged(tmp_path: Path) -> None:
+    """Guards against means over other updates, and undefined values: 30 updates, of which the first and the last count."""
+    records = [{"phase": "solve", "accuracy": 0.5, "method/gain": u} for u in range(1, 31)]
+    records[29]["method/gain"] = math.nan
+    assert logged([*records, {"phase": "refine", "accuracy": 1.0}]) == {
+        "training accuracy": 0.5,
+        "training accuracy at first": 0.5,
+        "gain": 20.5,
+        "gain at first": 3.0,
     }
 
 

@@ -23,6 +23,7 @@ from zoo_results import (
     Answers,
     Point,
     Run,
+    check_numbers,
     from_evaluation,
     pack,
     read_run,
@@ -86,6 +87,21 @@ def test_the_small_form_has_the_numbers_of_the_summary() -> None:
         assert small.value(measure) == pytest.approx(rate.value), measure
     for strategy in ("refine:2", "reflect", "merge:3", "vote:3"):
         assert small.value(strategy) == pytest.approx(summarize(answers[strategy]).accuracy.value, abs=1e-4), strategy
+
+
+def test_checks_are_compared_with_verdicts() -> None:
+    """Guards against checks of improved answers: of two right and two wrong answers, one of each is called wrong."""
+
+    def reply(prompt: Prompt, index: int, version: int) -> str:
+        if prompt.phase == "critique":
+            return "fine" if prompt.problem.id in ("0", "2") else "not so"
+        return "right" if prompt.problem.id in ("0", "1") else "wrong"
+
+    problems = [replace(problem(str(n)), extract_answer=str.strip, equal_answers=str.__eq__) for n in range(4)]
+    spec = EvaluationSpec(problems, parse_all("self-refine"))
+    setup = Setup(FakePolicy(reply), Prompts(satisfied="fine"))
+    answers = by_strategy(run_evaluation(setup, spec, resumable_answers(None)))["self-refine"]
+    assert check_numbers(answers) == {"checks right": 0.5, "wrong called wrong": 0.5, "right called right": 0.5}
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -100,15 +100,15 @@ def test_equal_solve_updates() -> None:
 
 def test_over_training() -> None:
     """Guards against missing marks: the start, two numbers of updates, and none for the others."""
-    table = over_training(some_runs({"grpo": (0, 2)}), T1, ("solve", "refined"))
-    assert table.split("\n")[2] == "| GRPO | 10.0, 15.0 | -, - | 40.5, 45.5 | 80.5, 85.5 | -, - |"
+    table = over_training(some_runs({"grpo": (0, 2)}), T1, "refined")
+    assert table.split("\n")[2] == "| GRPO | 15.0 | - | 45.5 [39.1, 51.9] | 85.5 [79.1, 91.9] | - |"
 
 
 def test_over_training_all_points_are_of_the_same_runs() -> None:
     """Guards against a step from five seeds to three, which looks like progress: only seed 0 has 320 updates."""
     runs = some_runs({"grpo": (0, 40)})
     runs["grpo"][0].points[320] = Point(0, 0, {}, {T1: answers(100)})  # type: ignore[index]
-    table = over_training(runs, T1, ("solve",))
+    table = over_training(runs, T1, "solve")
     assert table.split("\n")[2] == "| GRPO | 10.0 | - | 40.0 | 80.0 | 50.0 |"
 
 
