@@ -20,12 +20,13 @@ from pathlib import Path
 from rethink.evaluation.intervals import Difference, Outcome, difference
 from rethink.evaluation.runs import over_seeds
 from zoo import ARMS, MARKS
-from zoo_results import BASELINE, PAPER, RESULTS, T1, Run, Runs, read_runs, trained_longest
+from zoo_results import BASELINE, PAPER, RATES, RESULTS, T1, Run, Runs, read_runs, trained_longest
 
 Mark = str | int
 """A budget, or a number of updates."""
 
 MAIN = [name for name, arm in ARMS.items() if not arm.of]
+BUDGETS = ("sampled", "trained")
 ABLATIONS = [name for name, arm in ARMS.items() if arm.of]
 
 ACCURACY = ("solve", "refined", "solve pass@4", "refined pass@4")
@@ -55,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="?", default=RESULTS)
     runs = read_runs(parser.parse_args().results)
+    print(f"# All methods\n\n{main_table(runs)}")
     for mark, title in (("sampled", "equal sampled tokens"), ("trained", "equal trained tokens"), (160, "160 updates")):
         print_point(runs, mark, title)
     print(f"## Equal solve updates\n\n{solve_update_table(runs, T1)}\n{solve_update_table(runs, PAPER)}")
@@ -160,6 +162,47 @@ def rate_table(runs: Runs, arms: Sequence[str], mark: Mark, sampling: str, measu
     return markdown(lines)
 
 
+def main_table(runs: Runs) -> str:
+    """Return what docs/results.md shows: the main arms where the budget of sampled tokens is spent.
+
+    The columns "minus GRPO" are about refined answers, there and where the budget of trained tokens is spent. "as trained"
+    is the accuracy of the final answers that an arm trains, if these are no plain refinements.
+    """
+    heads = [
+        "updates",
+        "solve",
+        "refined",
+        "minus GRPO",
+        "the same at equal trained tokens",
+        *TRANSITIONS,
+        "as trained",
+    ]
+    lines = [["", *(HEADINGS.get(head, head) if head != "refined" else head for head in heads)]]
+    gaps = {mark: corrected_gaps(runs, dict.fromkeys(MAIN, BASELINE), mark, T1, "refined") for mark in BUDGETS}
+    for arm in ("start", *MAIN):
+        own = list(runs.get(arm, {}).values())
+        mark: Mark = 0 if arm == "start" else "sampled"
+        updates = {run.marks.get("sampled", 0) for run in own if run.at(mark) is not None}
+        if not updates:
+            continue
+        cells = {name: shown(over_seeds([*values(own, mark, T1, name).values()])) for name in RATES}
+        minus = [gaps[budget][arm] if arm in MAIN and arm != BASELINE else "-" for budget in BUDGETS]
+        judged = "refine" if arm == "start" else ARMS[arm].judged
+        trained = "-" if judged == "refine" else shown(over_seeds([*values(own, mark, T1, judged).values()]))
+        lines.append(
+            [
+                title(arm),
+                "-".join(map(str, sorted({min(updates), max(updates)}))),
+                cells["solve"],
+                cells["refined"],
+                *minus,
+                *(cells[name] for name in TRANSITIONS),
+                trained if judged == "refine" else f"{trained} ({HEADINGS[judged]})",
+            ]
+        )
+    return markdown(lines)
+
+
 def difference_table(runs: Runs, arms: Sequence[str], mark: Mark, sampling: str, measures: Sequence[str]) -> str:
     """Return each arm minus the baseline, paired by seed, with p-values corrected over the arms."""
     others = [arm for arm in arms if arm != BASELINE]
@@ -175,15 +218,19 @@ def _differences(
     runs: Runs, heading: str, pairs: dict[str, str], mark: Mark, sampling: str, measures: Sequence[str]
 ) -> str:
     lines = [[heading, *(HEADINGS.get(measure, measure) for measure in measures)]]
-    gaps: dict[str, dict[str, Difference]] = {}
-    for measure in measures:
-        gaps[measure] = {a: gap_over_seeds(runs, (a, mark), (b, mark), sampling, measure) for a, b in pairs.items()}
-    corrected = {measure: holm({arm: gap.p for arm, gap in of.items()}) for measure, of in gaps.items()}
+    columns = [corrected_gaps(runs, pairs, mark, sampling, measure) for measure in measures]
     for arm in pairs:
-        if any(gaps[measure][arm].n for measure in measures):
-            cells = [with_p(gaps[measure][arm], corrected[measure][arm]) for measure in measures]
+        cells = [column[arm] for column in columns]
+        if any(cell != "-" for cell in cells):
             lines.append([title(arm), *cells])
     return markdown(lines)
+
+
+def corrected_gaps(runs: Runs, pairs: dict[str, str], mark: Mark, sampling: str, measure: str) -> dict[str, str]:
+    """Return each arm minus its partner, paired by seed, with p-values corrected over the arms."""
+    gaps = {a: gap_over_seeds(runs, (a, mark), (b, mark), sampling, measure) for a, b in pairs.items() if a != b}
+    corrected = holm({arm: gap.p for arm, gap in gaps.items()})
+    return {arm: with_p(gap, corrected[arm]) for arm, gap in gaps.items()}
 
 
 def problem_table(runs: Runs, arms: Sequence[str], mark: Mark, sampling: str, measures: Sequence[str]) -> str:
