@@ -39,9 +39,10 @@ from rethink.training.run import Run, open_run
 
 START = "tiny-signs"
 RATES = (5e-5, 1.5e-4, 4.5e-4)
-LOWER_RATE = 1.5e-5
+BEYOND = {5e-5: 1.5e-5, 4.5e-4: 1.35e-3}
 TRIED = 80
-"""The learning rates that each arm is tried with, a lower one if the lowest of these is the best; for how many updates."""
+"""The learning rates that each arm is tried with, one more if the lowest or the highest of these is the best; for how many
+updates."""
 
 MARKS = (40, 80, 160, 320)
 """The numbers of updates after which weights are kept."""
@@ -207,8 +208,7 @@ def plan(out: Path, names: Sequence[str], seeds: Sequence[int]) -> Iterator[list
     for some in (teachers, [name for name in names if name not in teachers]):
         methods = [name for name in some if not ARMS[name].of]
         yield [Job(name, 0, rate) for name in methods for rate in RATES]
-        lowest = [name for name in methods if rates(out)[name] == RATES[0]]
-        yield [Job(name, 0, LOWER_RATE) for name in lowest]
+        yield [Job(name, 0, BEYOND[rates(out)[name]]) for name in methods if rates(out)[name] in BEYOND]
         yield [Job(name, seed) for seed in seeds for name in methods]
     yield [Job(name, seed) for seed in THREE_SEEDS for name in names if ARMS[name].of and seed in seeds]
 
@@ -357,7 +357,7 @@ def trained_before(folder: Path) -> int:
 def choose_rate(out: Path, arm: str) -> None:
     """Keep the best learning rate of an arm: the most right answers to validation problems, first and final ones."""
     found: dict[float, float] = {}
-    for rate in (LOWER_RATE, *RATES):
+    for rate in sorted({*RATES, *BEYOND.values()}):
         folder = out / Job(arm, 0, rate).name
         if not (folder / "trained").exists():
             continue

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rethink.recipe import load_recipe
-from zoo import ARMS, LOWER_RATE, RATES, THREE_SEEDS, WORLD, ColdStart, Data, needed_cold_starts, needed_data, plan
+from zoo import ARMS, BEYOND, RATES, THREE_SEEDS, WORLD, ColdStart, Data, needed_cold_starts, needed_data, plan
 
 
 def jobs_by_list(out: Path, names: list[str], seeds: list[int], best: float = RATES[1]) -> list[list[str]]:
@@ -40,10 +40,12 @@ def test_teachers_come_first_and_ablations_last(tmp_path: Path) -> None:
     assert 4 not in THREE_SEEDS
 
 
-def test_a_lower_rate_is_tried_where_the_lowest_was_best(tmp_path: Path) -> None:
+@pytest.mark.parametrize("best", RATES)
+def test_another_rate_is_tried_where_the_last_one_was_best(tmp_path: Path, best: float) -> None:
     """Guards against a grid that ends where an arm is best."""
-    lists = jobs_by_list(tmp_path, ["grpo", "pag"], [0], best=RATES[0])
-    assert [f"grpo-rate-{LOWER_RATE:g}", f"pag-rate-{LOWER_RATE:g}"] in lists
+    lists = jobs_by_list(tmp_path, ["grpo", "pag"], [0], best=best)
+    more = [f"grpo-rate-{rate:g}" for rate in BEYOND.values() if [f"grpo-rate-{rate:g}", f"pag-rate-{rate:g}"] in lists]
+    assert more == ([f"grpo-rate-{BEYOND[best]:g}"] if best in BEYOND else [])
 
 
 def test_data_and_cold_starts_are_made_once(tmp_path: Path) -> None:
