@@ -7,8 +7,8 @@ answers to validation problems is chosen: first answers and final ones, after on
 in its place (OUT/rates.json). Then each arm is trained with
 that rate and each seed. The learning rate is constant, so a run can be compared at any point: weights are kept after 40,
 80, 160 and 320 updates, and where the run has sampled, or trained, as many tokens as the budget, which is what GRPO needs
-for 160 updates. A run ends when both are reached and 160 updates are made, or after 320 updates; those of methods with the
-seeds 0, 1 and 2 have 320 in any case. Ablations have these seeds, 160 updates, and the learning rate of their method.
+for 160 updates. A run ends when both are reached and 160 updates are made, or after 320 updates. At the end, methods go on to
+320 with the seeds 0, 1 and 2. Ablations have these seeds, 160 updates, and the learning rate of their method.
 
 Everything is kept in OUT; a stopped study continues where it was. One thread per run: results do not depend on `--workers`.
 `--limit` makes everything smaller, for a trial. `benchmarks/zoo_evaluate.py` evaluates the weights; `zoo_table.py` and
@@ -171,15 +171,21 @@ ARMS["gsr-no-teacher"] = replace(ARMS["gsr-no-teacher"], teacher="start")
 
 @dataclass(frozen=True)
 class Job:
-    """A run of an arm. With `rate` None, the rate that was chosen for the arm."""
+    """A run of an arm. With `rate` None, the rate that was chosen for the arm. `goes_on`: until the last mark."""
 
     arm: str
     seed: int
     rate: float | None = None
+    goes_on: bool = False
 
     @property
     def name(self) -> str:
         return f"{self.arm}-{self.seed}" if self.rate is None else f"{self.arm}-rate-{self.rate:g}"
+
+    @property
+    def done(self) -> str:
+        """The file that says that the job is complete."""
+        return "trained-to-the-end" if self.goes_on else "trained"
 
 
 def main() -> None:
@@ -210,14 +216,17 @@ def plan(out: Path, names: Sequence[str], seeds: Sequence[int]) -> Iterator[list
         yield [Job(name, 0, rate) for name in methods for rate in RATES]
         yield [Job(name, 0, BEYOND[rates(out)[name]]) for name in methods if rates(out)[name] in BEYOND]
         yield [Job(name, seed) for seed in seeds for name in methods]
-    yield [Job(name, seed) for seed in THREE_SEEDS for name in names if ARMS[name].of and seed in seeds]
+    few = [seed for seed in THREE_SEEDS if seed in seeds]
+    yield [Job(name, seed) for seed in few for name in names if ARMS[name].of]
+    methods = [name for name in names if ARMS[name].is_method and not ARMS[name].of]
+    yield [Job(name, seed, goes_on=True) for seed in few for name in methods]
 
 
 def run_job(out: Path, limit: int, job: Job) -> Job:
     """Train one run, unless it is complete."""
     torch.set_num_threads(1)
     folder = out / job.name
-    if (folder / "trained").exists():
+    if (folder / job.done).exists():
         return job
     arm = ARMS[job.arm]
     rate = job.rate or rates(out)[arm.of or job.arm]
@@ -234,9 +243,8 @@ def run_job(out: Path, limit: int, job: Job) -> Job:
         for _ in train(run):
             pass
     else:
-        is_long = arm.is_method and job.seed in THREE_SEEDS
-        train_to_budget(run, folder, MARKS[-1] if is_long else SHORT, limit)
-    (folder / "trained").touch()
+        train_to_budget(run, folder, MARKS[-1] if job.goes_on else SHORT, limit)
+    (folder / job.done).touch()
     return job
 
 
@@ -306,7 +314,8 @@ def start_cold(out: Path, limit: int, cold: ColdStart) -> None:
 
 
 def train_to_budget(run: Run, folder: Path, shortest: int, limit: int) -> None:
-    """Train until both budgets are spent and at least `shortest` updates are made, and keep weights on the way."""
+    """Train until both budgets are spent and at least `shortest` updates are made, and keep weights on the way. Then save a
+    checkpoint, from which the run can go on."""
     records = update_records(folder)
     sampled, trained = n_sampled(records), trained_before(folder) + n_trained(records)
     for record in train(run):
@@ -322,7 +331,7 @@ def train_to_budget(run: Run, folder: Path, shortest: int, limit: int) -> None:
             if spent < BUDGET <= now or (limit and update == limit):
                 keep(run, folder, name)
         if update >= shortest and min(sampled, trained) >= BUDGET:
-            break
+            run.interrupted = True
 
 
 def keep(run: Run, folder: Path, name: str) -> None:

@@ -6,9 +6,25 @@ import json
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
+import zoo
 from rethink.recipe import load_recipe
-from zoo import ARMS, BEYOND, RATES, THREE_SEEDS, WORLD, ColdStart, Data, needed_cold_starts, needed_data, plan
+from zoo import (
+    ARMS,
+    BEYOND,
+    RATES,
+    THREE_SEEDS,
+    WORLD,
+    ColdStart,
+    Data,
+    Job,
+    needed_cold_starts,
+    needed_data,
+    plan,
+    run_job,
+    update_records,
+)
 
 
 def jobs_by_list(out: Path, names: list[str], seeds: list[int], best: float = RATES[1]) -> list[list[str]]:
@@ -37,6 +53,7 @@ def test_teachers_come_first_and_ablations_last(tmp_path: Path) -> None:
     assert lists[2] == ["grpo-0", "grpo-4"]
     assert lists[5] == ["gsr-0", "gsr-4"]
     assert lists[6] == ["gsr-direct-0"]  # seed 4 is not among those of ablations
+    assert lists[7] == ["grpo-0", "gsr-0"]  # which go on
     assert 4 not in THREE_SEEDS
 
 
@@ -59,3 +76,22 @@ def test_data_and_cold_starts_are_made_once(tmp_path: Path) -> None:
         Data("demo-gsr-data", "start", 0),
     ]
     assert needed_cold_starts(jobs) == [ColdStart("ton", 0), ColdStart("ton-no-dropout", 0)]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_where_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a run that trains again what it has trained, or keeps weights of other updates."""
+    monkeypatch.setattr(zoo, "MARKS", (1, 3))
+    monkeypatch.setattr(zoo, "SHORT", 1)
+    monkeypatch.setattr(zoo, "BUDGET", 10)
+    monkeypatch.setattr(zoo, "WORLD", (*WORLD, "problems_per_batch=2", "evaluation.problems.limit=2"))
+    (tmp_path / "rates.json").write_text('{"grpo": 1e-4}')
+    for job in (Job("grpo", 0), Job("grpo", 0, goes_on=True)):
+        assert run_job(tmp_path, 0, job) is job
+        assert len(update_records(tmp_path / "grpo-0")) == (3 if job.goes_on else 1)
+    assert sorted(kept.name for kept in (tmp_path / "grpo-0" / "kept").iterdir()) == ["1", "3", "sampled", "trained"]
+    monkeypatch.setitem(ARMS, "whole", ARMS["grpo"])
+    (tmp_path / "rates.json").write_text('{"whole": 1e-4}')
+    run_job(tmp_path, 0, Job("whole", 0, goes_on=True))
+    one, other = (load_file(tmp_path / f"{name}-0" / "kept" / "3" / "model.safetensors") for name in ("grpo", "whole"))
+    assert all(one[name].equal(other[name]) for name in one)
