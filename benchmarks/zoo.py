@@ -7,8 +7,8 @@ answers to validation problems is chosen: first answers and final ones, after on
 in its place (OUT/rates.json). Then each arm is trained with
 that rate and each seed. The learning rate is constant, so a run can be compared at any point: weights are kept after 40,
 80, 160 and 320 updates, and where the run has sampled, or trained, as many tokens as the budget, which is what GRPO needs
-for 160 updates. A run ends when both are reached and 160 updates are made, or after 320 updates. At the end, methods go on to
-320 with the seeds 0, 1 and 2. Ablations have these seeds, 160 updates, and the learning rate of their method.
+for 160 updates. A run ends when both are reached and 160 updates are made, or after 320 updates. At the end, methods go on
+to 320 with the seeds 0, 1 and 2. Ablations have these seeds, 160 updates, and the learning rate of their method.
 
 Everything is kept in OUT; a stopped study continues where it was. One thread per run: results do not depend on `--workers`.
 `--limit` makes everything smaller, for a trial. `benchmarks/zoo_evaluate.py` evaluates the weights; `zoo_table.py` and
