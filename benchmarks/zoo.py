@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -43,6 +43,9 @@ BEYOND = {5e-5: 1.5e-5, 4.5e-4: 1.35e-3}
 TRIED = 80
 """The learning rates that each arm is tried with, one more if the lowest or the highest of these is the best; for how many
 updates."""
+
+TIE = 0.01
+"""Sums of two accuracies that differ by less are equal; their standard error is about three times as large."""
 
 MARKS = (40, 80, 160, 320)
 """The numbers of updates after which weights are kept."""
@@ -375,8 +378,14 @@ def choose_rate(out: Path, arm: str) -> None:
         solve, final = last["solve"]["value"], final_accuracy(last, ARMS[arm].judged)
         found[rate] = solve + final
         print(f"{arm} at {rate:g}: {100 * solve:.1f}, {100 * final:.1f}", flush=True)
-    best = max(found, key=lambda rate: found[rate])
-    write_text(out / "rates.json", json.dumps(rates(out) | {arm: best}, indent=1))
+    write_text(out / "rates.json", json.dumps(rates(out) | {arm: best_rate(found)}, indent=1))
+
+
+def best_rate(found: Mapping[float, float]) -> float:
+    """Return the rate with the largest value or, if a lower one is as good within `TIE`, that: the runs are longer than the
+    trials, and a higher rate is the first to do damage."""
+    best = max(found.values())
+    return min(rate for rate, value in found.items() if value >= best - TIE)
 
 
 def final_accuracy(record: Record, strategy: str) -> float:

@@ -22,8 +22,8 @@ from typing import Literal
 
 from rethink.evaluation.intervals import Difference
 from rethink.evaluation.runs import over_seeds
-from zoo_results import PAPER, RESULTS, T1, Run, Runs, read_runs
-from zoo_table import Mark, holm, markdown, with_p
+from zoo_results import PAPER, RESULTS, T1, Mark, Run, Runs, read_runs
+from zoo_table import holm, markdown, with_p
 
 Sign = Literal["above", "below", "not below"]
 LEVEL = 0.05

@@ -20,7 +20,7 @@ from rethink.evaluation.runs import over_seeds
 from rethink.jsonl import write_text
 from rethink.report.chart import Panel, value_ticks
 from zoo import ARMS, MARKS
-from zoo_results import BASELINE, RESULTS, T1, Run, Runs, read_runs, trained_longest
+from zoo_results import BASELINE, RESULTS, T1, Mark, Run, Runs, read_runs, trained_longest
 
 METHODS = [name for name, arm in ARMS.items() if arm.is_method and not arm.of and name != BASELINE]
 
@@ -58,22 +58,24 @@ def main() -> None:
 
 
 def curves(runs: Runs, arm: str) -> Curves:
-    """Return the curves of an arm from the start model on: means over the runs that were trained longest."""
+    """Return the curves of an arm from the start model on, with the point at which the budget of sampled tokens is spent.
+
+    They are means over the runs that were trained longest."""
     found: dict[str, list[Place]] = {"solve": [], "refined": []}
-    for updates in (0, *MARKS):
-        own = trained_longest(runs.get(arm if updates else "start", {}).values(), MARKS)
+    for mark in (0, *MARKS, "sampled"):
+        own = trained_longest(runs.get(arm if mark else "start", {}).values(), MARKS)
         for measure, places in found.items():
-            place = _place(own, updates, measure)
+            place = _place(own, mark, measure)
             if place is not None:
                 places.append(place)
-    return found
+    return {measure: sorted(places, key=lambda place: place.tokens) for measure, places in found.items()}
 
 
-def _place(runs: Iterable[Run], updates: int, measure: str) -> Place | None:
+def _place(runs: Iterable[Run], mark: Mark, measure: str) -> Place | None:
     tokens: list[int] = []
     values: list[float] = []
     for run in runs:
-        point, answers = run.at(updates), run.answers(updates, T1)
+        point, answers = run.at(mark), run.answers(mark, T1)
         if point is not None and answers is not None:
             tokens.append(run.prepared + point.sampled)
             values.append(answers.value(measure))

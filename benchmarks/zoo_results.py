@@ -235,6 +235,9 @@ def read_run(file: Path) -> Run:
     return Run(**data, points=points)
 
 
+Mark = str | int
+"""A budget, or a number of updates."""
+
 Runs = dict[str, dict[int, Run]]
 """The runs of each arm, by seed."""
 

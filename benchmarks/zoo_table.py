@@ -20,10 +20,7 @@ from pathlib import Path
 from rethink.evaluation.intervals import Difference, Outcome, difference
 from rethink.evaluation.runs import over_seeds
 from zoo import ARMS, MARKS
-from zoo_results import BASELINE, PAPER, RATES, RESULTS, T1, Run, Runs, read_runs, trained_longest
-
-Mark = str | int
-"""A budget, or a number of updates."""
+from zoo_results import BASELINE, PAPER, RATES, RESULTS, T1, Mark, Run, Runs, read_runs, trained_longest
 
 MAIN = [name for name, arm in ARMS.items() if not arm.of]
 BUDGETS = ("sampled", "trained")

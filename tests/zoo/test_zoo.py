@@ -19,6 +19,7 @@ from zoo import (
     ColdStart,
     Data,
     Job,
+    best_rate,
     needed_cold_starts,
     needed_data,
     plan,
@@ -63,6 +64,14 @@ def test_another_rate_is_tried_where_the_last_one_was_best(tmp_path: Path, best:
     lists = jobs_by_list(tmp_path, ["grpo", "pag"], [0], best=best)
     more = [f"grpo-rate-{rate:g}" for rate in BEYOND.values() if [f"grpo-rate-{rate:g}", f"pag-rate-{rate:g}"] in lists]
     assert more == ([f"grpo-rate-{BEYOND[best]:g}"] if best in BEYOND else [])
+
+
+@pytest.mark.parametrize(
+    ("found", "best"),
+    [({1e-5: 0.90, 1e-4: 0.95}, 1e-4), ({1e-5: 0.945, 1e-4: 0.95}, 1e-5), ({1e-5: 0.95, 1e-4: 0.90, 1e-3: 0.1}, 1e-5)],
+)
+def test_a_tie_goes_to_the_lower_rate(found: dict[float, float], best: float) -> None:
+    assert best_rate(found) == best
 
 
 def test_data_and_cold_starts_are_made_once(tmp_path: Path) -> None:
