@@ -69,9 +69,11 @@ def test_numbers_follow_from_the_answers(rethink: Rethink, tmp_path: Path) -> No
     votes = {1: "solve", 2: "vote:2", 3: "vote:3"}
     for name in ("refine", "merge:2"):
         k = max(k for k, vote in votes.items() if tokens[vote] <= tokens[name])
-        below, above = tokens[votes[k]], tokens[votes[k + 1]]
-        weight = (tokens[name] - below) / (above - below)
-        expected = (1 - weight) * accuracy[votes[k]] + weight * accuracy[votes[k + 1]]
+        below = tokens[votes[k]]
+        weight, expected = 0.0, accuracy[votes[k]]
+        if tokens[name] > below:
+            weight = (tokens[name] - below) / (tokens[votes[k + 1]] - below)
+            expected = (1 - weight) * accuracy[votes[k]] + weight * accuracy[votes[k + 1]]
         assert rows[name]["cost"]["n_baseline"] == pytest.approx(k + weight)
         assert gains[name]["value"] == pytest.approx(accuracy[name] - expected)
         assert f"(vote of {k + weight:.1f})" in shown.out
