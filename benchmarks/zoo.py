@@ -1,14 +1,20 @@
 """All methods and objectives in one world, from one start model: the runs behind docs/results.md.
 
-    python benchmarks/zoo.py OUT [--arms grpo,pag] [--seeds 0,1,2,3,4] [--workers 2] [--limit N]
+    python benchmarks/zoo.py OUT [--arms grpo,pag] [--seeds 0,1,2,3,4] [--stages trials,runs,ablations,longer] [--workers 2]
+        [--limit N]
 
-First, each arm is trained with each learning rate of the grid for 80 updates, with seed 0, and the rate with the best
-answers to validation problems is chosen: first answers and final ones, after one refinement, or after what the arm trains
-in its place (OUT/rates.json). Then each arm is trained with
-that rate and each seed. The learning rate is constant, so a run can be compared at any point: weights are kept after 40,
-80, 160 and 320 updates, and where the run has sampled, or trained, as many tokens as the budget, which is what GRPO needs
-for 160 updates. A run ends when both are reached and 160 updates are made, or after 320 updates. At the end, methods go on
-to 320 with the seeds 0, 1 and 2. Ablations have these seeds, 160 updates, and the learning rate of their method.
+The study has four stages:
+
+- `trials`: each arm is trained with each learning rate of the grid for 80 updates, with seed 0, and the rate with the best
+  answers to validation problems is chosen: first answers and final ones, after one refinement, or after what the arm trains
+  in its place. OUT/rates.json keeps the choice. `benchmarks/zoo_rates.json` has what was chosen for docs/results.md, so the
+  other stages do not need this one.
+- `runs`: each arm is trained with its rate and each seed. The learning rate is constant, so a run can be compared at any
+  point: weights are kept after 40, 80, 160 and 320 updates, and where the run has sampled, or trained, as many tokens as
+  the budget, which is what GRPO needs for 160 updates. A run ends when both are reached and 160 updates are made, or after
+  320 updates.
+- `ablations`: with the seeds 0, 1 and 2, 160 updates, and the learning rate of their method.
+- `longer`: with the same seeds, methods go on to 320 updates.
 
 Everything is kept in OUT; a stopped study continues where it was. One thread per run: results do not depend on `--workers`.
 `--limit` makes everything smaller, for a trial. `benchmarks/zoo_evaluate.py` evaluates the weights; `zoo_table.py` and
@@ -22,7 +28,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -36,8 +42,8 @@ from rethink.jsonl import Record, write_text
 from rethink.recipe import load_recipe
 from rethink.training.loop import train
 from rethink.training.run import Run, open_run
+from zoo_arms import ARMS, START, WORLD
 
-START = "tiny-signs"
 RATES = (5e-5, 1.5e-4, 4.5e-4)
 BEYOND = {5e-5: 1.5e-5, 4.5e-4: 1.35e-3}
 TRIED = 80
@@ -62,114 +68,13 @@ N_PREPARED = 2000
 SHORT = 160
 """The number of updates of ablations, and of all others at least."""
 
+STAGES = ("trials", "runs", "ablations", "longer")
+
+CHOSEN_RATES = Path(__file__).with_name("zoo_rates.json")
+"""The learning rates that were chosen by the trials behind docs/results.md."""
+
 THREE_SEEDS = (0, 1, 2)
 """The seeds of ablations, and of methods that are trained for as long as the last mark."""
-
-
-WORLD = (
-    'evaluation.problems={source="signs",split="validation"}',
-    "evaluation.n=2",
-    "evaluation.sampling={temperature=1.0,max_tokens=100}",
-    'prompts.reflect="check"',
-    'prompts.retry="again"',
-    'prompts.critique="check"',
-    'prompts.improve="again"',
-    'prompts.satisfied="right"',
-    'prompts.merge="{question} {candidates} again"',
-    'prompts.candidate="? {candidate}"',
-    'prompts.between=" "',
-    'training.schedule="constant"',
-    "training.warmup_updates=5",
-    "checkpoint_every=1000",
-    "prompts.show_reasoning=false",
-)
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way of training.
-
-    - `title`: its name in tables.
-    - `recipe`, `settings`: a shipped recipe, and what differs from it.
-    - `data`: the recipe that prepares its data.
-    - `teacher`: the arm whose model is the teacher of `data`; "start" is the start model.
-    - `of`: the arm that it is an ablation of.
-    - `cold`: the recipe of a cold start on its data, at the recipe's learning rate.
-    - `is_method`: whether it is a method, not an objective.
-    - `judged`: the strategy whose answers choose the learning rate, besides first answers.
-    """
-
-    title: str
-    recipe: str
-    settings: tuple[str, ...] = ()
-    data: str = ""
-    teacher: str = ""
-    of: str = ""
-    cold: str = ""
-    is_method: bool = True
-    judged: str = "refine"
-
-
-GOLD_VERDICTS = ('method.if_right="right again"', 'method.if_wrong="wrong again"')
-CENTERED = ('method.solve.advantage="center"', "method.solve.pass_k=0")
-JUDGED = {
-    "pag": "self-refine",
-    "self-verification": "self-refine",
-    "reflect-retry-reward": "reflect",
-    "learn-to-merge": "merge:3",
-}
-"""The strategies of methods that train another kind of final answer than refinements."""
-
-OBJECTIVES = ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo", "rloo")
-ARMS: dict[str, Arm] = {
-    "grpo": Arm("GRPO", "demo-grpo-signs"),
-    "think-twice": Arm("ThinkTwice", "demo-think-twice-signs"),
-}
-for _name, _title in (
-    ("score", "SCoRe"),
-    ("pag", "PAG"),
-    ("self-verification", "self-verification"),
-    ("rltf", "RLTF-SD"),
-    ("erl", "ERL"),
-    ("critique-grpo", "Critique-GRPO"),
-    ("vl-rethinker", "VL-Rethinker"),
-    ("think-tuning", "ThinkTuning"),
-    ("reflect-retry-reward", "Reflect, Retry, Reward"),
-    ("self-distillation", "self-distillation"),
-    ("learn-to-merge", "learning to merge"),
-):
-    ARMS[_name] = Arm(_title, f"demo-{_name}", judged=JUDGED.get(_name, "refine"))
-ARMS["ton"] = Arm("TON", "demo-ton", data="demo-ton-data", cold="demo-ton-start")
-ARMS["gsr"] = Arm("GSR", "demo-gsr", data="demo-gsr-data", teacher="grpo", judged="merge:3")
-ARMS["supercorrect"] = Arm("SuperCorrect", "demo-supercorrect", data="demo-supercorrect-data", teacher="grpo")
-for _name in OBJECTIVES:
-    ARMS[f"objective-{_name}"] = Arm(
-        f"objective {_name}", "demo-grpo-signs", (f"method.objective={_name}",), is_method=False
-    )
-for _name, _title, _of, _settings in (
-    ("grpo-100", "GRPO with room for 100 tokens", "grpo", ("sampling.max_tokens=100",)),
-    ("gold-verdicts", "ThinkTwice, verdicts in the prompt", "think-twice", GOLD_VERDICTS),
-    ("wrong-drafts", "ThinkTwice, wrong drafts first", "think-twice", ("method.pick=wrong_first",)),
-    ("right-drafts", "ThinkTwice, right drafts first", "think-twice", ("method.pick=right_first",)),
-    ("score-one-stage", "SCoRe without the first stage", "score", ("method.n_first_stage=0",)),
-    ("score-no-bonus", "SCoRe without the bonus", "score", ("method.alpha=0",)),
-    ("pag-revise-all", "PAG, revising everything", "pag", ("method.revise_all=true",)),
-    ("vl-rethinker-no-replay", "VL-Rethinker without replay", "vl-rethinker", ("method.replay.updates=0",)),
-    ("vl-rethinker-no-forcing", "VL-Rethinker without forcing", "vl-rethinker", ("method.rethink.share=0",)),
-    ("think-tuning-alone", "ThinkTuning without feedback", "think-tuning", ("method.n_guided=0",)),
-    ("reward-retry", "Reflect, Retry, Reward: retries too", "reflect-retry-reward", ("method.reward_retry=true",)),
-    ("shuffled", "Reflect, Retry, Reward: shuffled reflections", "reflect-retry-reward", ("method.shuffle=true",)),
-    ("rltf-alone", "RLTF without imitation", "rltf", ("method.imitation_coef=0",)),
-    ("merge-centered", "learning to merge, no pass@k", "learn-to-merge", CENTERED),
-    ("self-distillation-mixed", "self-distillation with GRPO", "self-distillation", ("method.lam=0.9",)),
-    ("ton-no-dropout", "TON without dropout", "ton", ("method.dropout=0",)),
-    ("gsr-direct", "GSR, direct answers only", "gsr", ("method.lam=1",)),
-    ("gsr-no-teacher", "GSR without a teacher", "gsr", ()),
-):
-    _of_arm = ARMS[_of]
-    ARMS[_name] = replace(_of_arm, title=_title, settings=(*_of_arm.settings, *_settings), of=_of)
-ARMS["gsr-no-teacher"] = replace(ARMS["gsr-no-teacher"], teacher="start")
-"""The arms by name. A teacher is before its pupils, and a method before its ablations."""
 
 
 @dataclass(frozen=True)
@@ -196,13 +101,17 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--limit", type=int, default=0)
     given = parser.parse_args()
     names = [name for name in ARMS if name in given.arms.split(",")]
     seeds = [int(seed) for seed in given.seeds.split(",")]
+    stages = given.stages.split(",")
+    if unknown := {*stages} - {*STAGES}:
+        parser.error(f"no such stages: {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
     with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
-        for jobs in plan(given.out, names, seeds):
+        for jobs in plan(given.out, names, seeds, stages):
             list(pool.map(partial(prepare_data, given.out, given.limit), needed_data(jobs)))
             list(pool.map(partial(start_cold, given.out, given.limit), needed_cold_starts(jobs)))
             for job in pool.map(partial(run_job, given.out, given.limit), jobs):
@@ -211,18 +120,22 @@ def main() -> None:
                 choose_rate(given.out, name)
 
 
-def plan(out: Path, names: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Job]]:
+def plan(out: Path, names: Sequence[str], seeds: Sequence[int], stages: Sequence[str] = STAGES) -> Iterator[list[Job]]:
     """Yield lists of jobs. Those of a list need nothing but the jobs of the lists before it, which are done."""
     teachers = [name for name in names if any(ARMS[other].teacher == name for other in names)]
     for some in (teachers, [name for name in names if name not in teachers]):
         methods = [name for name in some if not ARMS[name].of]
-        yield [Job(name, 0, rate) for name in methods for rate in RATES]
-        yield [Job(name, 0, BEYOND[rates(out)[name]]) for name in methods if rates(out)[name] in BEYOND]
-        yield [Job(name, seed) for seed in seeds for name in methods]
+        if "trials" in stages:
+            yield [Job(name, 0, rate) for name in methods for rate in RATES]
+            yield [Job(name, 0, BEYOND[rates(out)[name]]) for name in methods if rates(out)[name] in BEYOND]
+        if "runs" in stages:
+            yield [Job(name, seed) for seed in seeds for name in methods]
     few = [seed for seed in THREE_SEEDS if seed in seeds]
-    yield [Job(name, seed) for seed in few for name in names if ARMS[name].of]
+    if "ablations" in stages:
+        yield [Job(name, seed) for seed in few for name in names if ARMS[name].of]
     methods = [name for name in names if ARMS[name].is_method and not ARMS[name].of]
-    yield [Job(name, seed, goes_on=True) for seed in few for name in methods]
+    if "longer" in stages:
+        yield [Job(name, seed, goes_on=True) for seed in few for name in methods]
 
 
 def run_job(out: Path, limit: int, job: Job) -> Job:
@@ -378,7 +291,7 @@ def choose_rate(out: Path, arm: str) -> None:
         solve, final = last["solve"]["value"], final_accuracy(last, ARMS[arm].judged)
         found[rate] = solve + final
         print(f"{arm} at {rate:g}: {100 * solve:.1f}, {100 * final:.1f}", flush=True)
-    write_text(out / "rates.json", json.dumps(rates(out) | {arm: best_rate(found)}, indent=1))
+    write_text(out / "rates.json", json.dumps(own_rates(out) | {arm: best_rate(found)}, indent=1))
 
 
 def best_rate(found: Mapping[float, float]) -> float:
@@ -395,6 +308,12 @@ def final_accuracy(record: Record, strategy: str) -> float:
 
 
 def rates(out: Path) -> dict[str, float]:
+    """Return the learning rate of each arm: the one chosen in OUT or, before that, for docs/results.md."""
+    return {**json.loads(CHOSEN_RATES.read_text()), **own_rates(out)}
+
+
+def own_rates(out: Path) -> dict[str, float]:
+    """Return the learning rates that the trials in OUT have chosen."""
     file = out / "rates.json"
     return dict(json.loads(file.read_text())) if file.exists() else {}
 

@@ -40,7 +40,8 @@ from rethink.recipe import load_recipe
 from rethink.settings import ProblemSource
 from rethink.strategies import Setup, parse_all
 from rethink.types import Sampling
-from zoo import ARMS, BUDGET, SHORT, START, WORLD, ColdStart, n_sampled, n_trained, trained_before, update_records
+from zoo import BUDGET, SHORT, ColdStart, n_sampled, n_trained, trained_before, update_records
+from zoo_arms import ARMS, START, WORLD
 from zoo_results import FIRST_STRATEGY, PAPER, RESULTS, T1, Answers, Point, Run, from_evaluation, read_run, write_run
 
 CAP = 100

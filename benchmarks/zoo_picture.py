@@ -19,7 +19,8 @@ from pathlib import Path
 from rethink.evaluation.runs import over_seeds
 from rethink.jsonl import write_text
 from rethink.report.chart import Panel, value_ticks
-from zoo import ARMS, MARKS
+from zoo import MARKS
+from zoo_arms import ARMS
 from zoo_results import BASELINE, RESULTS, T1, Mark, Run, Runs, read_runs, trained_longest
 
 METHODS = [name for name, arm in ARMS.items() if arm.is_method and not arm.of and name != BASELINE]

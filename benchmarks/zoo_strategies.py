@@ -34,7 +34,7 @@ from rethink.evaluation.runs import over_seeds
 from rethink.problems.source import load_problems
 from rethink.settings import ProblemSource
 from rethink.strategies import parse_all
-from zoo import START
+from zoo_arms import START
 from zoo_evaluate import setup_of
 from zoo_results import T1
 from zoo_table import markdown, title

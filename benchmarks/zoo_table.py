@@ -19,7 +19,8 @@ from pathlib import Path
 
 from rethink.evaluation.intervals import Difference, Outcome, difference
 from rethink.evaluation.runs import over_seeds
-from zoo import ARMS, MARKS
+from zoo import MARKS
+from zoo_arms import ARMS
 from zoo_results import BASELINE, PAPER, RATES, RESULTS, T1, Mark, Run, Runs, read_runs, trained_longest
 
 MAIN = [name for name, arm in ARMS.items() if not arm.of]

@@ -11,11 +11,9 @@ from safetensors.torch import load_file
 import zoo
 from rethink.recipe import load_recipe
 from zoo import (
-    ARMS,
     BEYOND,
     RATES,
     THREE_SEEDS,
-    WORLD,
     ColdStart,
     Data,
     Job,
@@ -26,6 +24,7 @@ from zoo import (
     run_job,
     update_records,
 )
+from zoo_arms import ARMS, WORLD
 
 
 def jobs_by_list(out: Path, names: list[str], seeds: list[int], best: float = RATES[1]) -> list[list[str]]:
@@ -43,6 +42,16 @@ def test_each_arm_has_a_recipe_that_loads(name: str) -> None:
         load_recipe(recipe, [*arm.settings] if recipe == arm.cold else []).build_method()
     assert arm.of in ("", *ARMS)
     assert arm.teacher in ("", "start", *ARMS)
+
+
+def test_stages_can_be_left_out_and_rates_are_known_without_trials(tmp_path: Path) -> None:
+    """Guards against trials that are repeated on every machine, and against runs at a rate that was not chosen."""
+    lists = [*plan(tmp_path, ["grpo", "gsr", "grpo-100"], [0, 4], ["runs", "ablations"])]
+    assert [[job.name for job in jobs] for jobs in lists] == [["grpo-0", "grpo-4"], ["gsr-0", "gsr-4"], ["grpo-100-0"]]
+    assert zoo.rates(tmp_path)["gsr"] == 4.5e-4
+    (tmp_path / "rates.json").write_text('{"gsr": 1e-4}')
+    assert zoo.rates(tmp_path)["gsr"] == 1e-4
+    assert zoo.rates(tmp_path).keys() == {name for name, arm in ARMS.items() if not arm.of}
 
 
 def test_teachers_come_first_and_ablations_last(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rethink.evaluation.intervals import Difference
-from zoo import ARMS, MARKS
+from zoo import MARKS
+from zoo_arms import ARMS
 from zoo_claims import CLAIMS, Claim, Sign, claim_table, measured, parse_terms, verdict
 from zoo_results import PAPER, RATES, T1, Answers, Point, Run, Runs
 
