@@ -21,7 +21,7 @@ from rethink.evaluation.intervals import Difference, Outcome, difference
 from rethink.evaluation.runs import over_seeds
 from zoo import MARKS
 from zoo_arms import ARMS
-from zoo_results import BASELINE, PAPER, RATES, RESULTS, T1, Mark, Run, Runs, read_runs, trained_longest
+from zoo_results import BASELINE, PAPER, RESULTS, T1, Mark, Run, Runs, read_runs, trained_longest
 
 MAIN = [name for name, arm in ARMS.items() if not arm.of]
 BUDGETS = ("sampled", "trained")
@@ -160,45 +160,46 @@ def rate_table(runs: Runs, arms: Sequence[str], mark: Mark, sampling: str, measu
     return markdown(lines)
 
 
+MAIN_HEADS = (
+    "updates",
+    "solve",
+    "refined",
+    "minus GRPO",
+    "the same at equal trained tokens",
+    *TRANSITIONS,
+    "as trained",
+)
+
+
 def main_table(runs: Runs) -> str:
     """Return what docs/results.md shows: the main arms where the budget of sampled tokens is spent.
 
     The columns "minus GRPO" are about refined answers, there and where the budget of trained tokens is spent. "as trained"
     is the accuracy of the final answers that an arm trains, if these are no plain refinements.
     """
-    heads = [
-        "updates",
-        "solve",
-        "refined",
-        "minus GRPO",
-        "the same at equal trained tokens",
-        *TRANSITIONS,
-        "as trained",
-    ]
-    lines = [["", *(HEADINGS.get(head, head) if head != "refined" else head for head in heads)]]
-    gaps = {mark: corrected_gaps(runs, dict.fromkeys(MAIN, BASELINE), mark, T1, "refined") for mark in BUDGETS}
+    pairs = dict.fromkeys(MAIN, BASELINE)
+    gaps = [corrected_gaps(runs, pairs, budget, T1, "refined") for budget in BUDGETS]
+    lines = [["", *(head if head == "refined" else HEADINGS.get(head, head) for head in MAIN_HEADS)]]
     for arm in ("start", *MAIN):
-        own = list(runs.get(arm, {}).values())
         mark: Mark = 0 if arm == "start" else "sampled"
-        updates = {run.marks.get("sampled", 0) for run in own if run.at(mark) is not None}
-        if not updates:
-            continue
-        cells = {name: shown(over_seeds([*values(own, mark, T1, name).values()])) for name in RATES}
-        minus = [gaps[budget][arm] if arm in MAIN and arm != BASELINE else "-" for budget in BUDGETS]
-        judged = "refine" if arm == "start" else ARMS[arm].judged
-        trained = "-" if judged == "refine" else shown(over_seeds([*values(own, mark, T1, judged).values()]))
-        lines.append(
-            [
-                title(arm),
-                "-".join(map(str, sorted({min(updates), max(updates)}))),
-                cells["solve"],
-                cells["refined"],
-                *minus,
-                *(cells[name] for name in TRANSITIONS),
-                trained if judged == "refine" else f"{trained} ({HEADINGS[judged]})",
-            ]
-        )
+        own = [run for run in runs.get(arm, {}).values() if run.at(mark) is not None]
+        if own:
+            minus = [gap.get(arm, "-") for gap in gaps]
+            lines.append([title(arm), *main_cells(own, mark, minus)])
     return markdown(lines)
+
+
+def main_cells(runs: Sequence[Run], mark: Mark, minus: Sequence[str]) -> list[str]:
+    """Return the cells of an arm in the main table, with those of its differences to the baseline."""
+
+    def rate(measure: str) -> str:
+        return shown(over_seeds([*values(runs, mark, T1, measure).values()]))
+
+    updates = sorted({run.marks.get("sampled", 0) for run in runs})
+    spent = str(updates[0]) if len(updates) == 1 else f"{updates[0]}-{updates[-1]}"
+    judged = ARMS[runs[0].arm].judged if runs[0].arm in ARMS else "refine"
+    trained = "-" if judged == "refine" else f"{rate(judged)} ({HEADINGS[judged]})"
+    return [spent, rate("solve"), rate("refined"), *minus, *map(rate, TRANSITIONS), trained]
 
 
 def difference_table(runs: Runs, arms: Sequence[str], mark: Mark, sampling: str, measures: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from zoo_table import (
     gap_table,
     holm,
     main,
+    main_table,
     over_training,
     problem_table,
     rate_table,
@@ -67,6 +69,36 @@ def test_rates_are_means_over_runs() -> None:
     )
     assert lines[0] == "|  | runs | solve | refined once |"
     assert lines[2:] == ["| start | 1 | 10.0 | 15.0 |", "| GRPO | 3 | 91.0 [88.5, 93.5] | 96.0 [93.5, 98.5] |", ""]
+
+
+def test_the_main_table_row_by_row() -> None:
+    """Guards against cells in the wrong column, and against another arm's differences.
+
+    GRPO's drafts are right in 160 and 164 of 200 cases, and a refinement mends ten more. The second run of PAG has
+    spent the budget of sampled tokens after 80 updates."""
+    runs = some_runs({"grpo": (0, 4), "pag": (4, 10)})
+    for seed, run in runs["pag"].items():
+        runs["pag"][seed] = replace(run, marks={"sampled": (160, 80)[seed], "trained": 160})
+    for seed, run in runs["grpo"].items():
+        runs["grpo"][seed] = replace(run, marks={"sampled": 160, "trained": 80})
+    others = {"self-refine": verdicts(120)[:, 0]}
+    for run in runs["pag"].values():
+        for point in run.points.values():
+            by_sampling = point.by_sampling
+            assert isinstance(by_sampling, dict)
+            by_sampling[T1] = replace(by_sampling[T1], others=others)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in main_table(runs).split("\n")[:-1]]
+    assert rows[0][:6] == ["", "updates", "solve", "refined", "minus GRPO", "the same at equal trained tokens"]
+    start, grpo, pag = rows[2:]
+    assert start[:6] == ["start", "0", "10.0", "15.0", "-", "-"]
+    assert [grpo[1], grpo[4], grpo[5], grpo[-1]] == ["160", "-", "-", "-"]
+    assert grpo[2].startswith("81.0 [")
+    assert grpo[3].startswith("86.0 [")
+    assert pag[1] == "80-160"
+    assert pag[2].startswith("63.5 [")  # 164 and 90 of 200
+    assert pag[4].startswith("-17.5 [")  # 174 - 170 and 100 - 174 of 200
+    assert pag[5].startswith("+42.5 [")  # after 160 updates minus GRPO's after 80: 174 - 90 and 180 - 94
+    assert pag[-1] == "60.0 (checked and mended)"
 
 
 def test_differences_are_paired_by_seed_and_corrected() -> None:
