@@ -21,7 +21,7 @@ from rethink.models import lora
 from rethink.models.chat import Chat
 from rethink.models.forward import ModuleWeights, Weights
 from rethink.models.forward.token_log_probs import token_log_probs
-from rethink.models.forward.weights import logits
+from rethink.models.forward.weights import Head, logits
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import choose_forward_pass, load_model
 from rethink.policies.local import LocalPolicy
@@ -183,7 +183,7 @@ def test_no_gradient_has_the_size_of_a_weight() -> None:
     results: list[tuple[Any, Any]] = []
     for head in (frozen, frozen.detach().clone().requires_grad_()):
         hidden = draw(5, 24).requires_grad_()
-        token_log_probs(hidden, (head, None), ids_T, torch.ones(5), 2).sum().backward()
+        token_log_probs(hidden, Head(head, None), ids_T, torch.ones(5), 2).sum().backward()
         results.append((hidden.grad, head.grad))
     assert torch.equal(results[0][0], results[1][0])
     assert (results[0][1] is None, results[1][1] is None) == (True, False)

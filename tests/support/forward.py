@@ -95,7 +95,7 @@ def build(name: str) -> Any:
     config = AutoConfig.for_model(kind, **{**common, **changes})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(13)
-        module = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+        module = AutoModelForCausalLM.from_config(config).eval()
         for p in module.parameters():
             if p.dim() == 1:
                 p.data.add_(0.3 * torch.randn_like(p))

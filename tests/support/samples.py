@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from rethink.models.forward.modules import own_attention
 from rethink.models.language_model import LanguageModel
 from rethink.objectives import (
     Advantage,
@@ -188,7 +189,7 @@ def assert_same_gradient(got: Gradient, want: Gradient, tolerance: float) -> Non
 def sdpa_attention(module: Any) -> Iterator[None]:
     """Let the module use the attention of transformers."""
     before = module.config._attn_implementation
-    module.config._attn_implementation = "sdpa"
+    module.config._attn_implementation = own_attention(module)
     try:
         yield
     finally:

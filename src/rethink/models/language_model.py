@@ -36,6 +36,11 @@ class LanguageModel:
         return self.module.config.get_text_config()
 
     @property
+    def path_name(self) -> str:
+        """The forward pass that the model runs through, as docs/models.md names it."""
+        return "fused" if self.fused else "modules"
+
+    @property
     def n_embeddings(self) -> int:
         """The number of token ids that the model knows: the rows of its embedding."""
         return int(self.module.get_input_embeddings().weight.shape[0])

@@ -19,11 +19,15 @@ from rethink.models import bundled, hub, lora
 from rethink.models.device import keep_freed_memory
 from rethink.models.forward import PackedAttention, PackedRow, Span
 from rethink.models.forward.fused import is_llama_like
+from rethink.models.forward.modules import own_attention
 from rethink.models.forward.weights import logits
 from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.models.model_folder import check_folder, has_vocabulary, reason
 from rethink.models.open_chat import check_vocabulary, open_chat
 from rethink.models.read_weights import random_module, read_module
+
+MOST = 8
+"""The tokens of a row with which our forward pass is compared."""
 
 ALIGNMENT = 64
 """Bytes; how torch aligns memory on a CPU."""
@@ -133,21 +137,17 @@ def _stop_ids(module: Any, tokenizer: Any) -> frozenset[int]:
 def choose_forward_pass(model: LanguageModel) -> LanguageModel:
     """Return the model, with `fused` set if its layers allow it.
 
-    Raise UserError if neither forward pass reproduces the model's logits: it changes them after the output layer (soft
-    caps, scaling), or uses an attention that we do not support."""
+    Raise UserError if neither forward pass reproduces the model's logits."""
     module = model.module
     kind = type(module).__name__
     if not hasattr(module, "base_model") or module.get_output_embeddings() is None:
         raise UserError(f"{model.path!r} is not a causal language model with an output layer ({kind})")
-    n = min(8, model.max_positions or 8)
-    ids_T = torch.arange(n, device=model.device) % model.n_embeddings
     reason = "it changes its logits after the output layer, or has an unusual attention"
     try:
-        module.config._attn_implementation = "sdpa"  # a model with an adapter already has our attention
-        theirs = module(input_ids=ids_T[None], attention_mask=torch.ones_like(ids_T[None]), use_cache=False)
+        trial = _Trial(model)
         for fused in (True, False):
             model.fused = fused
-            if (is_llama_like(module) or not fused) and _gives_same_logits(model, ids_T, theirs.logits[0].float()):
+            if (is_llama_like(module) or not fused) and trial.passes(model):
                 return model
     except UserError as err:
         reason = str(err)
@@ -158,10 +158,43 @@ def choose_forward_pass(model: LanguageModel) -> LanguageModel:
     raise UserError(f"{model.path!r} is not supported ({kind}): {reason}")
 
 
-def _gives_same_logits(model: LanguageModel, ids_T: Tensor, theirs_T_V: Tensor) -> bool:
-    n = len(ids_T)
-    attend = PackedAttention([[PackedRow((Span(0, n),), n)]], model.device)
-    weights = model.weights()
-    ours_T_V = logits(weights.hidden(ids_T, torch.arange(n, device=model.device), attend), weights.head)
-    atol = 0.02 * float(theirs_T_V.abs().max())
-    return ours_T_V.shape == theirs_T_V.shape and torch.allclose(ours_T_V, theirs_T_V, rtol=0.02, atol=atol)
+class _Trial:
+    """Compares our logits with the model's: of a short prompt, and of two replies to it in one flat sequence.
+
+    With a single row, a layer that carries a state from row to row would go unnoticed."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        prompt, a, b = _trial_lengths(model.max_positions or MOST)
+        self.prompt, self.a, self.b = Span(0, prompt), Span(prompt, a), Span(prompt + a, b)
+        self.ids_T = torch.arange(prompt + a + b, device=model.device) % model.n_embeddings
+        module = model.module
+        module.config._attn_implementation = own_attention(module)  # a model with an adapter already has ours
+        self.theirs: list[tuple[Tensor, Tensor]] = []  # by row: places in the flat sequence, and logits there
+        for reply in (self.a, self.b):
+            places = torch.cat([torch.arange(span.start, span.start + span.length) for span in (self.prompt, reply)])
+            ids_1_T = self.ids_T[places.to(model.device)][None]
+            out = module(input_ids=ids_1_T, attention_mask=torch.ones_like(ids_1_T), use_cache=False)
+            self.theirs.append((places, out.logits[0].float()))
+
+    def passes(self, model: LanguageModel) -> bool:
+        """Return whether the forward pass that is chosen in the model gives the model's logits."""
+        replies = [PackedRow((self.prompt, reply), reply.length) for reply in (self.a, self.b)]
+        attend = PackedAttention([[PackedRow((self.prompt,), self.prompt.length)], replies], model.device)
+        positions = torch.arange(len(self.ids_T), device=model.device)
+        positions[self.b.start :] -= self.a.length
+        weights = model.weights()
+        ours_T_V = logits(weights.hidden(self.ids_T, positions, attend), weights.head)
+        return all(_are_close(ours_T_V[places.to(model.device)], theirs_T_V) for places, theirs_T_V in self.theirs)
+
+
+def _trial_lengths(n_positions: int) -> tuple[int, int, int]:
+    """Return the tokens of the prompt and of two replies of different lengths, for a model with so many positions."""
+    n = min(MOST, n_positions)
+    a = max(1, n // 2)
+    return n - a, a, max(1, a - 1)
+
+
+def _are_close(ours_T_V: Tensor, theirs_T_V: Tensor) -> bool:
+    if ours_T_V.shape != theirs_T_V.shape:
+        return False
+    return torch.allclose(ours_T_V, theirs_T_V, rtol=0.02, atol=0.02 * float(theirs_T_V.abs().max()))

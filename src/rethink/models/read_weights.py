@@ -33,7 +33,7 @@ def random_module(path: str, dtype: torch.dtype, seed: int) -> Any:
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+        module = AutoModelForCausalLM.from_config(config, dtype=dtype)
     with suppress(OSError):  # not every model has one
         module.generation_config = GenerationConfig.from_pretrained(path)
     return module
@@ -60,13 +60,11 @@ def _from_files(path: str, dtype: torch.dtype) -> Any:
         "attn_implementation",
     ):  # in some files; it may need a package, and is not used
         config.__dict__.pop(name, None)
-    config._attn_implementation = "sdpa"
     with _without_reports():
         module, report = AutoModelForCausalLM.from_pretrained(
             path,
             config=config,
             dtype=dtype,
-            attn_implementation="sdpa",
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # reported below, all at once
             output_loading_info=True,
@@ -92,7 +90,7 @@ def _from_files(path: str, dtype: torch.dtype) -> Any:
 def _from_shards(checkpoint: Path) -> Any:
     """Return one float32 module from a checkpoint that several processes wrote."""
     config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
-    module = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     read_weights(checkpoint, module)
     module.generation_config = GenerationConfig.from_pretrained(checkpoint)
     return module

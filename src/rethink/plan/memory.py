@@ -212,7 +212,7 @@ def _decode(
     _softmax = [like, torch.empty_like(like), torch.empty_like(like, dtype=torch.float32)]
     del like, _softmax
     tracker.label = TOKEN_SAMPLING
-    _sample_tokens(torch.empty((shape.n_rows, len(weights.head[0])), device="meta"), request.sampling)
+    _sample_tokens(torch.empty((shape.n_rows, len(weights.head.weight)), device="meta"), request.sampling)
 
 
 def _sample_tokens(logits_N_V: Tensor, sampling: Sampling) -> None:

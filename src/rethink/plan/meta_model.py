@@ -40,7 +40,7 @@ def build_meta_model(config: Any, dtype: str = "float32", rank: int = 0) -> Lang
     Raise UserError if adapters need `peft` and it is not installed.
     """
     with torch.device("meta"):
-        module = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype], attn_implementation="sdpa").eval()
+        module = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype]).eval()
     no_chat: Any = None
     model = LanguageModel(module, no_chat, is_llama_like(module))
     return lora.add_adapter(model, Lora(rank), 0) if rank else model

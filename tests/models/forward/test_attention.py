@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rethink.models.forward import PackedAttention, PackedRow, Span
+from rethink.models.forward import PackedAttention, PackedRow, Span, Variant
+from rethink.models.forward.attention import PLAIN
 from rethink.policies.local.prefill import _Recorded
 from support.forward import (
     assert_gradients_close,
@@ -95,16 +96,29 @@ def test_cached_keys_count_like_computed_ones(name: str) -> None:
             torch.testing.assert_close(ours_T_H, theirs_T_H, rtol=0, atol=1e-4)
 
 
-def slow_attention(row: PackedRow, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
+SINKS = torch.tensor([0.5, -1.0, 2.0, 0.0], dtype=torch.float64)
+
+VARIANTS = [PLAIN, Variant(softcap=0.8), Variant(sinks=SINKS), Variant(chunked=True), Variant(1.3, SINKS, True)]
+
+
+def slow_attention(
+    row: PackedRow, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None, variant: Variant = PLAIN
+) -> Tensor:
     """Return attention [n_queries, A, D], query by query and head by head."""
     places = places_of(row).tolist()
     out = []
     for t in range(len(places) - row.n_queries, len(places)):
-        seen = places[: t + 1] if window is None else places[max(0, t + 1 - window) : t + 1]
+        first = 0 if window is None else max(0, t + 1 - window)
+        if window is not None and variant.chunked:
+            first = t - t % window
+        seen = places[first : t + 1]
         for head in range(q.shape[1]):
             group = head // (q.shape[1] // k.shape[1])
-            weights = (k[seen, group] @ q[places[t], head] * scale).softmax(0)
-            out.append(weights @ v[seen, group])
+            scores = k[seen, group] @ q[places[t], head] * scale
+            if variant.softcap is not None:
+                scores = variant.softcap * (scores / variant.softcap).tanh()
+            total = scores.exp().sum() + (0.0 if variant.sinks is None else variant.sinks[head].exp())
+            out.append(scores.exp() / total @ v[seen, group])
     return torch.stack(out).view(row.n_queries, q.shape[1], -1)
 
 
@@ -113,15 +127,17 @@ def slow_attention(row: PackedRow, q: Tensor, k: Tensor, v: Tensor, scale: float
     replies=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 9)), max_size=6),
     window=st.sampled_from([None, 1, 2, 5, 100]),
     n_keys=st.sampled_from([1, 2, 4]),
+    variant=st.sampled_from(VARIANTS),
 )
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 def test_attention_equals_a_loop(
-    prompts: list[int], replies: list[tuple[int, int]], window: int | None, n_keys: int
+    prompts: list[int], replies: list[tuple[int, int]], window: int | None, n_keys: int, variant: Variant
 ) -> None:
-    """Guards against padding of another row, heads in the wrong order, and outputs in another order."""
+    """Guards against padding of another row, heads in the wrong order, outputs in another order, a soft cap after the
+    mask, the sink of another head, and a window for a chunk."""
     layout = Layout(prompts, [(p % len(prompts), n) for p, n in replies])
     q = draw(layout.n, 4, 6, seed=1).double()
     k, v = (draw(layout.n, n_keys, 6, seed=seed).double() for seed in (2, 3))
-    out = layout.packed(0, q, k, v, scale=0.7, window=window)
-    slow = torch.cat([slow_attention(row, q, k, v, 0.7, window) for row in layout.rows])
+    out = layout.packed(0, q, k, v, scale=0.7, window=window, variant=variant)
+    slow = torch.cat([slow_attention(row, q, k, v, 0.7, window, variant) for row in layout.rows])
     torch.testing.assert_close(out, slow, rtol=0, atol=1e-12)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rethink.models.forward.divergence import divergence, token_divergences
+from rethink.models.forward.weights import Head
 from rethink.objectives import Divergence
 from support.largest_tensor import LargestTensor
 
@@ -83,10 +84,15 @@ def test_equal_distributions_have_no_divergence_and_no_gradient(how: Divergence)
         assert float(slope.abs().max()) < 1e-6
 
 
+NONE = (None, None)
+
+
 class Inputs:
     """Hidden states and heads of student and teacher, ids, temperatures, and factors [T] of a weighted sum."""
 
-    def __init__(self, dtype: torch.dtype = torch.float32, bias: bool = True) -> None:
+    def __init__(
+        self, dtype: torch.dtype = torch.float32, bias: bool = True, softcaps: tuple[float | None, float | None] = NONE
+    ) -> None:
         random = torch.Generator().manual_seed(3)
 
         def draw(*shape: int) -> Tensor:
@@ -95,7 +101,8 @@ class Inputs:
         self.hidden, self.weight = draw(T, H).requires_grad_(), draw(V, H).requires_grad_()
         self.bias = draw(V).requires_grad_() if bias else None
         self.teacher = draw(T, H)
-        self.teacher_head = (draw(V, H), draw(V) if bias else None)
+        self.teacher_head = Head(draw(V, H), draw(V) if bias else None, softcaps[1])
+        self.softcap = softcaps[0]
         self.ids = torch.randint(V, (T,), generator=random)
         self.temperature = torch.linspace(0.5, 2.0, T)
         self.factors = torch.randn(T, generator=random)
@@ -106,7 +113,7 @@ class Inputs:
 
     def run(self, how: Divergence, chunk: int) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return divergences, log-probs, and gradients of the function under test."""
-        head = (self.weight, self.bias)
+        head = Head(self.weight, self.bias, self.softcap)
         out, log_probs = token_divergences(
             self.hidden, head, self.teacher, self.teacher_head, self.ids, self.temperature, how, chunk
         )
@@ -116,16 +123,19 @@ class Inputs:
     def dense(self, how: Divergence) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the same from [T, V] tables of probabilities in float64, one token at a time."""
         leaves = [x.detach().double().requires_grad_() for x in self.leaves]
-        student = probabilities(leaves[0], leaves[1], leaves[2] if len(leaves) > 2 else None, self.temperature)
-        weight, bias = self.teacher_head
-        teacher = probabilities(self.teacher, weight, bias, self.temperature)
+        head = Head(leaves[1], leaves[2] if len(leaves) > 2 else None, self.softcap)
+        student = probabilities(leaves[0], head, self.temperature)
+        teacher = probabilities(self.teacher, self.teacher_head, self.temperature)
         found = torch.stack([dense_divergence(s, t, how) for s, t in zip(student, teacher, strict=True)])
         grads = list(torch.autograd.grad((found * self.factors.double()).sum(), leaves))
         return found.detach(), student.detach()[torch.arange(T), self.ids].log(), grads
 
 
-def probabilities(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: Tensor) -> Tensor:
+def probabilities(hidden: Tensor, head: Head, temperature: Tensor) -> Tensor:
+    weight, bias, softcap = head
     table = hidden.double() @ weight.double().T + (0.0 if bias is None else bias.double())
+    if softcap is not None:
+        table = (table / softcap).tanh() * softcap
     return (table / temperature.double()[:, None]).softmax(-1)
 
 
@@ -160,8 +170,10 @@ def dense_divergence(s: Tensor, t: Tensor, how: Divergence) -> Tensor:
     ids=repr,
 )
 def test_chunks_equal_dense_float64_tables(how: Divergence, chunk: int, bias: bool) -> None:
-    """Guards against a wrong slice, a forgotten temperature, gradients of one chunk only, and a teacher with a gradient."""
-    inputs = Inputs(bias=bias)
+    """Guards against a wrong slice, a forgotten temperature, gradients of one chunk only, and a teacher with a gradient.
+
+    Without a bias, both heads have a soft cap; a cap of the other head would go unnoticed if they were equal."""
+    inputs = Inputs(bias=bias, softcaps=NONE if bias else (1.5, 2.5))
     found = inputs.run(how, chunk)
     expected = inputs.dense(how)
     for got, want in zip((*found[:2], *found[2]), (*expected[:2], *expected[2]), strict=True):
@@ -199,7 +211,7 @@ def test_no_tensor_and_nothing_saved_has_the_size_of_the_logits(how: Divergence)
     with LargestTensor() as largest:
         with torch.autograd.graph.saved_tensors_hooks(record, lambda x: x):
             found, _ = token_divergences(
-                hidden, (weight, None), teacher, (weight, None), ids, torch.ones(101), how, chunk=7
+                hidden, Head(weight, None), teacher, Head(weight, None), ids, torch.ones(101), how, chunk=7
             )
         found.sum().backward()
     assert largest.n == 7 * 97

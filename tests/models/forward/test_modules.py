@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from rethink.errors import UserError
-from rethink.models.forward import ModuleWeights
+from rethink.models.forward import ModuleWeights, Variant
+from rethink.models.forward.attention import PLAIN
 from support.forward import build, hidden_of, one_row, reference_hidden, some_ids
 
 
@@ -21,11 +22,21 @@ class Waiting:
         self.packed = one_row(n)
         self.arrived, self.go_on = Event(), Event()
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int | None) -> Tensor:
+    def __call__(
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float,
+        window: int | None,
+        variant: Variant = PLAIN,
+    ) -> Tensor:
         if layer == 0:
             self.arrived.set()
             assert self.go_on.wait(60)
-        return self.packed(layer, q, k, v, scale=scale, window=window)
+        return self.packed(layer, q, k, v, scale=scale, window=window, variant=variant)
 
 
 def test_threads_share_a_module() -> None:
@@ -62,6 +73,6 @@ def test_a_plain_call_is_refused_after_the_attention_is_replaced() -> None:
 def test_unknown_layer_types_are_refused() -> None:
     """Guards against an unknown window that is treated as full attention."""
     module = build("olmo2")
-    module.config.layer_types = ["full_attention", "chunked_attention"]
-    with pytest.raises(UserError, match="chunked_attention layers are not supported"):
+    module.config.layer_types = ["full_attention", "linear_attention"]
+    with pytest.raises(UserError, match="linear_attention layers are not supported"):
         ModuleWeights(module, torch.float32)

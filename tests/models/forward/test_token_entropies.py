@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rethink.models.forward.token_entropies import token_entropies
+from rethink.models.forward.weights import Head
 
 T, H, V = 7, 5, 31
 
@@ -23,16 +24,19 @@ def tensors(bias: bool) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     return normal(T, H), normal(V, H), normal(V) if bias else None, temperature
 
 
+@pytest.mark.parametrize("softcap", [None, 1.5])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("chunk", [1, 3, 7, 99])
-def test_entropies_and_gradients(chunk: int, bias: bool) -> None:
-    """Guards against a wrong slope, a temperature that is left out, and chunks that overlap."""
+def test_entropies_and_gradients(chunk: int, bias: bool, softcap: float | None) -> None:
+    """Guards against a wrong slope, a temperature or soft cap that is left out, and chunks that overlap."""
     hidden, weight, offset, temperature = tensors(bias)
     leaves = [leaf for leaf in (hidden, weight, offset) if leaf is not None]
     factors = torch.linspace(-1, 2, T)
-    found = token_entropies(hidden, (weight, offset), temperature, chunk)
-    logits = torch.nn.functional.linear(hidden, weight, offset) / temperature[:, None]
-    wanted = torch.distributions.Categorical(logits=logits).entropy()
+    found = token_entropies(hidden, Head(weight, offset, softcap), temperature, chunk)
+    logits = torch.nn.functional.linear(hidden, weight, offset)
+    if softcap is not None:
+        logits = (logits / softcap).tanh() * softcap
+    wanted = torch.distributions.Categorical(logits=logits / temperature[:, None]).entropy()
     torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(
         torch.autograd.grad((found * factors).sum(), leaves), torch.autograd.grad((wanted * factors).sum(), leaves)
@@ -42,7 +46,7 @@ def test_entropies_and_gradients(chunk: int, bias: bool) -> None:
 def test_a_frozen_head_has_no_gradient() -> None:
     """Guards against a gradient as large as the head for adapters."""
     hidden, weight, _, temperature = tensors(False)
-    token_entropies(hidden, (weight.detach(), None), temperature, 3).sum().backward()
+    token_entropies(hidden, Head(weight.detach(), None), temperature, 3).sum().backward()
     assert hidden.grad is not None
     assert weight.grad is None
 
@@ -61,5 +65,5 @@ def test_memory_grows_with_the_chunk_only(monkeypatch: pytest.MonkeyPatch) -> No
     for name in ("exp", "log_softmax"):
         monkeypatch.setattr(Tensor, name, measured(getattr(Tensor, name)))
     hidden, weight, _, temperature = tensors(False)
-    token_entropies(hidden, (weight, None), temperature, 2).sum().backward()
+    token_entropies(hidden, Head(weight, None), temperature, 2).sum().backward()
     assert max(largest) == 2 * V

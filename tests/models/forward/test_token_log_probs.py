@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rethink.models.forward.token_log_probs import token_log_probs
+from rethink.models.forward.weights import Head
 from support.largest_tensor import LargestTensor
 
 T, V, H = 13, 17, 5
@@ -15,7 +16,8 @@ T, V, H = 13, 17, 5
 class Inputs:
     """Hidden states, head, ids, temperatures, and factors [T] for a weighted sum of log-probs."""
 
-    def __init__(self, dtype: torch.dtype = torch.float32, bias: bool = True) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float32, bias: bool = True, softcap: float | None = None) -> None:
+        self.softcap = softcap
         random = torch.Generator().manual_seed(3)
         self.hidden = torch.randn(T, H, generator=random).to(dtype).requires_grad_()
         self.weight = torch.randn(V, H, generator=random).to(dtype).requires_grad_()
@@ -30,22 +32,27 @@ class Inputs:
 
     def run(self, chunk: int) -> tuple[Tensor, list[Tensor]]:
         """Return values and gradients of the function under test."""
-        out = token_log_probs(self.hidden, (self.weight, self.bias), self.ids, self.temperature, chunk)
+        out = token_log_probs(
+            self.hidden, Head(self.weight, self.bias, self.softcap), self.ids, self.temperature, chunk
+        )
         return out.detach(), list(torch.autograd.grad((out * self.factors).sum(), self.leaves))
 
     def dense(self) -> tuple[Tensor, list[Tensor]]:
         """Return the same from one [T, V] table in float64."""
         leaves = [x.detach().double().requires_grad_() for x in self.leaves]
         table = leaves[0] @ leaves[1].T + (leaves[2] if len(leaves) > 2 else 0.0)
+        if self.softcap is not None:
+            table = (table / self.softcap).tanh() * self.softcap
         out = (table / self.temperature.double()[:, None]).log_softmax(-1)[torch.arange(T), self.ids]
         return out.detach(), list(torch.autograd.grad((out * self.factors.double()).sum(), leaves))
 
 
+@pytest.mark.parametrize("softcap", [None, 1.5])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("chunk", [1, 7, T])
-def test_chunks_equal_the_dense_float64_table(chunk: int, bias: bool) -> None:
-    """Guards against a wrong slice, a forgotten temperature, and a gradient summed over one chunk only."""
-    inputs = Inputs(bias=bias)
+def test_chunks_equal_the_dense_float64_table(chunk: int, bias: bool, softcap: float | None) -> None:
+    """Guards against a wrong slice, a forgotten temperature or soft cap, and a gradient summed over one chunk only."""
+    inputs = Inputs(bias=bias, softcap=softcap)
     values, grads = inputs.run(chunk)
     expected, expected_grads = inputs.dense()
     torch.testing.assert_close(values.double(), expected, rtol=2e-6, atol=2e-6)
@@ -80,6 +87,6 @@ def test_no_tensor_and_nothing_saved_has_the_size_of_the_logits() -> None:
     hidden, weight = (torch.ones(n, 3, requires_grad=True) for n in (101, 97))
     ids = torch.arange(101) % 97
     with LargestTensor() as largest, torch.autograd.graph.saved_tensors_hooks(record, lambda x: x):
-        token_log_probs(hidden, (weight, None), ids, torch.ones(101), chunk=7).sum().backward()
+        token_log_probs(hidden, Head(weight, None), ids, torch.ones(101), chunk=7).sum().backward()
     assert largest.n == 7 * 97
     assert sorted(saved) == sorted([101 * 3, 97 * 3, 101, 101]), "hidden states, head, ids and temperatures"

@@ -16,8 +16,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+CHUNKED = "chunked_attention"
+"""The type of layers in which a query sees only its chunk."""
+
 MIN_LENGTH_RATIO = 0.5
 """Rows are padded to one length if the shortest has at least this fraction of the longest one's queries."""
+
+
+class Variant(NamedTuple):
+    """What some families add to the attention of a layer.
+
+    softcap  a limit of the scores: softcap * tanh(scores / softcap) (arXiv 2408.00118)
+    sinks    [A], a score of each head for attending to nothing (GPT-OSS, arXiv 2309.17453)
+    chunked  the window is a chunk: a query sees no position before a multiple of it (Llama 4)
+    """
+
+    softcap: float | None = None
+    sinks: Tensor | None = None
+    chunked: bool = False
+
+
+PLAIN = Variant()
 
 
 class AttentionFn(Protocol):
@@ -27,7 +46,17 @@ class AttentionFn(Protocol):
     [T, A, D]. With a `window`, a query sees the last `window` positions, including its own.
     """
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int | None) -> Tensor: ...
+    def __call__(
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float,
+        window: int | None,
+        variant: Variant = PLAIN,
+    ) -> Tensor: ...
 
 
 class Span(NamedTuple):
@@ -76,24 +105,25 @@ class _Block:
     before_N: Tensor
     real: Tensor | None
     causal: bool
-    masks: dict[tuple[int | None, torch.dtype], Tensor | None] = field(default_factory=dict)
+    masks: dict[tuple[int | None, bool, torch.dtype], Tensor] = field(default_factory=dict)
 
-    def mask(self, window: int | None, dtype: torch.dtype) -> Tensor | None:
-        """Return the additive mask [N, 1, R, S]: 0 where a query may attend, else -inf; None for plain causal attention.
+    def mask(self, window: int | None, chunked: bool, dtype: torch.dtype) -> Tensor:
+        """Return the additive mask [N, 1, R, S]: 0 where a query may attend, else -inf.
 
         All layers share one mask. With a boolean mask, each layer would build its own and keep it for the backward pass."""
-        if (window, dtype) not in self.masks:
-            self.masks[window, dtype] = None if self.causal and window is None else self._mask(window, dtype)
-        return self.masks[window, dtype]
+        key = window, chunked, dtype
+        if key not in self.masks:
+            self.masks[key] = self._mask(window, chunked, dtype)
+        return self.masks[key]
 
-    def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
+    def _mask(self, window: int | None, chunked: bool, dtype: torch.dtype) -> Tensor:
         device = self.before_N.device
         query = self.before_N[:, None, None] + torch.arange(self.query_N_R.shape[1], device=device)[:, None]
         key = torch.arange(self.key_N_S.shape[1], device=device)
         # Padding queries attend to something, too: a softmax over nothing is NaN.
         seen = key <= query
         if window is not None:
-            seen = seen & (query - key < window)
+            seen = seen & in_window(query, key, window, chunked)
         hidden = ~seen[:, None]
         return torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)
 
@@ -113,29 +143,81 @@ class PackedAttention:
         n_past: int = 0,
     ) -> None:
         self.past = past
+        self.rows = [row for rows in blocks for row in rows]
         self.blocks = [_block(rows, n_past, device) for rows in blocks if rows]
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int | None) -> Tensor:
+    def __call__(
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float,
+        window: int | None,
+        variant: Variant = PLAIN,
+    ) -> Tensor:
         if self.past is not None:
             past_k, past_v = self.past(layer)
             k, v = torch.cat([past_k, k]), torch.cat([past_v, v])
-        outs = [_attention(block, q, k, v, scale, window) for block in self.blocks]
+        outs = [_attention(block, q, k, v, scale, window, variant) for block in self.blocks]
         return outs[0] if len(outs) == 1 else torch.cat(outs)
 
 
-def _attention(block: _Block, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
-    mask = block.mask(window, q.dtype)
-    out = scaled_dot_product_attention(
-        q[block.query_N_R].transpose(1, 2),
-        k[block.key_N_S].transpose(1, 2),
-        v[block.key_N_S].transpose(1, 2),
-        attn_mask=mask,
-        is_causal=mask is None,
-        scale=scale,
-        enable_gqa=q.shape[1] != k.shape[1],
-    )
+def _attention(
+    block: _Block, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None, variant: Variant
+) -> Tensor:
+    queries, keys = q[block.query_N_R].transpose(1, 2), k[block.key_N_S].transpose(1, 2)
+    values = v[block.key_N_S].transpose(1, 2)
+    if variant.softcap is not None or variant.sinks is not None:
+        out = _written_out(queries, keys, values, block.mask(window, variant.chunked, q.dtype), scale, variant)
+    else:
+        plain = block.causal and window is None
+        out = scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=None if plain else block.mask(window, variant.chunked, q.dtype),
+            is_causal=plain,
+            scale=scale,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
     flat = out.transpose(1, 2).flatten(0, 1)
     return flat if block.real is None else flat[block.real]
+
+
+def _written_out(
+    q_N_A_R_D: Tensor, k_N_K_S_D: Tensor, v_N_K_S_D: Tensor, mask: Tensor, scale: float, variant: Variant
+) -> Tensor:
+    """Return the attention [N, A, R, D] with soft caps or sinks, which torch's kernels do not have."""
+    n_kv = k_N_K_S_D.shape[1]
+    q = q_N_A_R_D.unflatten(1, (n_kv, -1)) * scale
+    scores = q @ k_N_K_S_D.transpose(2, 3)[:, :, None]
+    weights = attention_weights(capped(scores, variant.softcap) + mask[:, :, None], variant.sinks)
+    return (weights @ v_N_K_S_D[:, :, None]).flatten(1, 2)
+
+
+def capped(scores: Tensor, softcap: float | None) -> Tensor:
+    """Return softcap * tanh(scores / softcap)."""
+    return scores if softcap is None else (scores / softcap).tanh() * softcap
+
+
+def attention_weights(scores: Tensor, sinks: Tensor | None = None) -> Tensor:
+    """Return the softmax of scores [N, K, A / K, ..., S], computed in float32 at least.
+
+    A sink [A] is one more score, whose weight is dropped."""
+    dtype = torch.promote_types(scores.dtype, torch.float32)
+    if sinks is None:
+        return scores.softmax(-1, dtype=dtype).to(scores.dtype)
+    n_kv, n_repeats = scores.shape[1:3]
+    column = sinks.view(1, n_kv, n_repeats, *[1] * (scores.dim() - 3)).expand(*scores.shape[:-1], 1)
+    with_sinks = torch.cat([scores, column.to(scores.dtype)], -1)
+    return with_sinks.softmax(-1, dtype=dtype)[..., :-1].to(scores.dtype)
+
+
+def in_window(query: Tensor, key: Tensor, window: int, chunked: bool) -> Tensor:
+    """Return whether the key's position is in the window, or in the chunk, of the query's."""
+    return query // window == key // window if chunked else query - key < window
 
 
 def _block(rows: Sequence[PackedRow], n_past: int, device: torch.device | str) -> _Block:
@@ -169,8 +251,10 @@ def _keys(rows: Sequence[PackedRow], width: int) -> NDArray[np.int64]:
 
 
 def sliding_window(config: object, layer: int) -> int | None:
-    """Return the width of a layer's sliding window; None for full attention."""
+    """Return the width of a layer's sliding window, or chunk; None for full attention."""
     kinds = getattr(config, "layer_types", None)
+    if kinds and kinds[layer] == CHUNKED:
+        return int(config.attention_chunk_size)  # type: ignore[attr-defined]
     if (kinds and kinds[layer] != "sliding_attention") or not getattr(config, "use_sliding_window", True):
         return None
     width: int | None = getattr(config, "sliding_window", None)

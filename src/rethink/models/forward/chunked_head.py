@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rethink.models.forward.weights import Head, logits
+
 
 def chunks(n: int, size: int) -> list[slice]:
     """Return slices of at most `size` that cover n places."""
@@ -17,7 +19,8 @@ class HeadGradients:
     They are added up in float32, chunk by chunk. A frozen weight (`needs_weight` False) has none: it would be as large as
     the layer."""
 
-    def __init__(self, hidden_T_H: Tensor, weight_V_H: Tensor, bias_V: Tensor | None, needs_weight: bool) -> None:
+    def __init__(self, hidden_T_H: Tensor, head: Head, needs_weight: bool) -> None:
+        weight_V_H, bias_V, _ = self._head = head
         self._hidden_T_H = hidden_T_H
         self._weight_V_H = weight_V_H.float()
         self._dtype = weight_V_H.dtype
@@ -28,6 +31,10 @@ class HeadGradients:
 
     def add(self, part: slice, slope_T_V: Tensor) -> None:
         """Add the gradient of a chunk of tokens with respect to their logits before the temperature."""
+        if self._head.softcap is not None:
+            # The slope of softcap * tanh(z / softcap) is 1 - tanh(z / softcap)^2.
+            tanh_T_V = logits(self._hidden_T_H[part], self._head).div_(self._head.softcap)
+            slope_T_V = slope_T_V * tanh_T_V.square_().neg_().add_(1)
         self._grad_hidden[part] = (slope_T_V @ self._weight_V_H).to(self._grad_hidden.dtype)
         if self._grad_weight is not None:
             self._grad_weight.addmm_(slope_T_V.T, self._hidden_T_H[part].float())

@@ -9,11 +9,8 @@ import torch
 from torch import Tensor
 
 from rethink.models.forward.chunked_head import HeadGradients, chunks
-from rethink.models.forward.weights import logits
+from rethink.models.forward.weights import Head, logits
 from rethink.objectives import Divergence
-
-Head = tuple[Tensor, Tensor | None]
-"""Weight [V, H] and bias [V] of an output layer."""
 
 
 class ChunkedDivergence(torch.autograd.Function):
@@ -29,29 +26,33 @@ class ChunkedDivergence(torch.autograd.Function):
         hidden_T_H: Tensor,
         weight_V_H: Tensor,
         bias_V: Tensor | None,
+        softcap: float | None,
         teacher_T_H: Tensor,
         teacher_weight_V_H: Tensor,
         teacher_bias_V: Tensor | None,
+        teacher_softcap: float | None,
         ids_T: Tensor,
         temperature_T: Tensor,
         how: Divergence,
         chunk: int,
     ) -> tuple[Tensor, Tensor]:
         """Return divergences [T] and log-probs [T] in nats."""
+        head = Head(weight_V_H, bias_V, softcap)
+        teacher_head = Head(teacher_weight_V_H, teacher_bias_V, teacher_softcap)
         divergence_T = hidden_T_H.new_empty(len(ids_T), dtype=torch.float32)
         log_probs_T = torch.empty_like(divergence_T)
         for part in chunks(len(ids_T), chunk):
             temperature = temperature_T[part, None]
-            student_T_V = logits(hidden_T_H[part], (weight_V_H, bias_V)).div_(temperature)
+            student_T_V = logits(hidden_T_H[part], head).div_(temperature)
             chosen_T = student_T_V.gather(-1, ids_T[part, None])[:, 0]
             log_probs_T[part] = chosen_T - student_T_V.logsumexp(-1)
-            teacher_T_V = logits(teacher_T_H[part], (teacher_weight_V_H, teacher_bias_V)).div_(temperature)
+            teacher_T_V = logits(teacher_T_H[part], teacher_head).div_(temperature)
             divergence_T[part] = divergence(student_T_V, teacher_T_V, how)
             del student_T_V, teacher_T_V  # free them before the next chunk
         ctx.save_for_backward(
             hidden_T_H, weight_V_H, bias_V, teacher_T_H, teacher_weight_V_H, teacher_bias_V, temperature_T
         )
-        ctx.how, ctx.chunk = how, chunk
+        ctx.softcap, ctx.teacher_softcap, ctx.how, ctx.chunk = softcap, teacher_softcap, how, chunk
         ctx.mark_non_differentiable(log_probs_T)
         return divergence_T, log_probs_T
 
@@ -60,17 +61,19 @@ class ChunkedDivergence(torch.autograd.Function):
         hidden_T_H, weight_V_H, bias_V, teacher_T_H, teacher_weight_V_H, teacher_bias_V, temperature_T = (
             ctx.saved_tensors
         )
+        head = Head(weight_V_H, bias_V, ctx.softcap)
+        teacher_head = Head(teacher_weight_V_H, teacher_bias_V, ctx.teacher_softcap)
         grad_T = grads[0]
-        gradients = HeadGradients(hidden_T_H, weight_V_H, bias_V, ctx.needs_input_grad[1])
+        gradients = HeadGradients(hidden_T_H, head, ctx.needs_input_grad[1])
         for part in chunks(len(grad_T), ctx.chunk):
             temperature = temperature_T[part, None]
-            student_T_V = logits(hidden_T_H[part], (weight_V_H, bias_V)).div_(temperature)
-            teacher_T_V = logits(teacher_T_H[part], (teacher_weight_V_H, teacher_bias_V)).div_(temperature)
+            student_T_V = logits(hidden_T_H[part], head).div_(temperature)
+            teacher_T_V = logits(teacher_T_H[part], teacher_head).div_(temperature)
             slope = _slope(student_T_V, teacher_T_V, ctx.how, grad_T[part]).div_(temperature)
             del student_T_V, teacher_T_V
             gradients.add(part, slope)
             del slope  # free it before the next chunk
-        return *gradients.found(), None, None, None, None, None, None, None
+        return *gradients.found(), *[None] * 9
 
 
 def _slope(student_T_V: Tensor, teacher_T_V: Tensor, how: Divergence, grad_T: Tensor) -> Tensor:
@@ -124,11 +127,8 @@ def token_divergences(
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
     """Return the divergence [T] of student and teacher at each token, and the student's log-probs [T] of the ids."""
-    weight, bias = head
-    teacher_weight, teacher_bias = teacher_head
-    if teacher_bias is not None:
-        teacher_bias = teacher_bias.detach()
-    student = (hidden_T_H, weight, bias)
-    teacher = (teacher_T_H.detach(), teacher_weight.detach(), teacher_bias)
-    found: tuple[Tensor, Tensor] = ChunkedDivergence.apply(*student, *teacher, ids_T, temperature_T, how, chunk)
+    bias = teacher_head.bias
+    teacher = Head(teacher_head.weight.detach(), None if bias is None else bias.detach(), teacher_head.softcap)
+    states = (hidden_T_H, *head, teacher_T_H.detach(), *teacher)
+    found: tuple[Tensor, Tensor] = ChunkedDivergence.apply(*states, ids_T, temperature_T, how, chunk)
     return found

@@ -20,8 +20,10 @@ from torch.nn.functional import embedding
 
 from rethink.models.forward.attention import AttentionFn, sliding_window
 from rethink.models.forward.gradient_checkpointing import checkpointed
+from rethink.models.forward.head import changes_logits
 from rethink.models.forward.lowrank import LowRank, base_layer, concat_adapters, merged_weight
 from rethink.models.forward.ops import add_product, apply_rope, normalize, product, swiglu
+from rethink.models.forward.weights import Head
 
 STATIC_ROPES = {"default", "linear", "llama3", "yarn"}
 """Types of rotary embeddings whose frequencies do not depend on the length of the text."""
@@ -47,7 +49,7 @@ class Layer(NamedTuple):
 def is_llama_like(module: Any) -> bool:
     """Return whether the module's layers have exactly the parts of Llama, Mistral, Qwen2 or Qwen3."""
     base = module.base_model
-    if not _child_names(base) >= {"embed_tokens", "layers", "norm", "rotary_emb"}:
+    if not _child_names(base) >= {"embed_tokens", "layers", "norm", "rotary_emb"} or changes_logits(module):
         return False
     rope = getattr(base.config, "rope_parameters", None) or {}
     return rope.get("rope_type") in STATIC_ROPES and all(map(_is_llama_like_layer, base.layers))
@@ -101,7 +103,7 @@ class FusedWeights:
         self.embedding, self.norm = leaves.get(base.embed_tokens.weight), leaves.get(base.norm.weight)
         weight, bias = leaves.get(output.weight), leaves.get(getattr(output, "bias", None))
         # Cast to float32 once, not at every step of the sampler.
-        self.head = weight if trainable else weight.float(), bias
+        self.head = Head(weight if trainable else weight.float(), bias)
         self.layers: list[Layer] = []
         self.windows: list[int | None] = []
         for i, part in enumerate(base.layers):

@@ -12,12 +12,17 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from rethink.errors import UserError
-from rethink.models.forward.attention import AttentionFn, sliding_window
+from rethink.models.forward.attention import CHUNKED, AttentionFn, Variant, sliding_window
+from rethink.models.forward.head import logit_scale, logit_softcap
+from rethink.models.forward.weights import Head
 
 ATTENTION = "rethink"
 """The name under which `transformers` knows our attention."""
 
-KNOWN_LAYERS = {"full_attention", "sliding_attention"}
+KNOWN_LAYERS = {"full_attention", "sliding_attention", CHUNKED}
+
+UNKNOWN = ("position_bias", "indices", "block_indices", "sinks")
+"""Arguments of attention functions that change the result and that ours does not have."""
 
 
 def _attention(
@@ -28,18 +33,51 @@ def _attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     attend: AttentionFn | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    flat_positions: Tensor | None = None,
     **other: Any,
 ) -> tuple[Tensor, None]:
     """Return the attention [1, T, A, D] for queries [1, A, T, D] of one flat sequence."""
     if attend is None:
         raise UserError("models whose attention layers do not pass on keyword arguments are not supported")
-    for name in ("softcap", "s_aux"):
+    for name in UNKNOWN:
         if other.get(name) is not None:
             raise UserError(f"models whose attention has {name} are not supported")
+    config, layer = module.config, module.layer_idx
+    kinds = getattr(config, "layer_types", None)
+    variant = Variant(softcap, s_aux, bool(kinds and kinds[layer] == CHUNKED))
+    if getattr(module, "attn_temperature_tuning", False) and not module.use_rope:
+        query = _retuned(module, query, flat_positions)
     q, k, v = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
-    out = attend(module.layer_idx, q, k, v, scale=scale, window=sliding_window(module.config, module.layer_idx))
+    out = attend(layer, q, k, v, scale=scale, window=sliding_window(config, layer), variant=variant)
     return out[None], None
+
+
+def _retuned(module: Any, query: Tensor, positions_T: Any) -> Tensor:
+    """Return the queries that Llama 4's layers without rotary positions would have in the row.
+
+    They scale a query by its index in the sequence, which here is the flat one."""
+
+    def factor(index_T: Tensor) -> Tensor:
+        steps_T = torch.floor((index_T.float() + 1) / module.floor_scale)
+        return torch.log1p(steps_T) * module.attn_scale + 1
+
+    ratio_T = factor(positions_T) / factor(torch.arange(len(positions_T), device=query.device))
+    return (query * ratio_T[:, None]).to(query.dtype)
+
+
+def body(module: Any) -> Any:
+    """Return the module without its output layer."""
+    base = module.base_model
+    return base if base is not module else module.model  # the prefix of Llama 4 is that of a part it does not have
+
+
+def own_attention(module: Any) -> str:
+    """Return the name of the fastest attention of `transformers` that the module supports."""
+    decoder = module.get_decoder() if hasattr(module, "get_decoder") else module
+    return "sdpa" if module._supports_sdpa and getattr(decoder, "_supports_sdpa", True) else "eager"
 
 
 AttentionInterface.register(ATTENTION, _attention)
@@ -52,42 +90,54 @@ class ModuleWeights:
     """
 
     def __init__(self, module: Any, dtype: torch.dtype, trainable: bool = False, copy: bool = False) -> None:
-        for kind in getattr(module.config, "layer_types", None) or ():
-            if kind not in KNOWN_LAYERS:
-                raise UserError(f"models with {kind} layers are not supported")
-        module.config._attn_implementation = ATTENTION  # in all threads: sampler and trainer share the module
+        self._choose_attention(module)
         output = module.get_output_embeddings()  # not the copy's: a head in bfloat16 costs accuracy
         own, bias = output.weight.dtype, getattr(output, "bias", None)
+        self.scale, softcap = logit_scale(module), logit_softcap(module)
         self.leaves: list[Tensor] = []
         if trainable:
             self.module = module
             self.leaves = [p for p in module.parameters() if p.requires_grad]
-            self.head = output.weight, bias
+            self.head = Head(output.weight, bias, softcap)
         else:
             self.module = deepcopy(module).to(dtype) if copy or own != dtype else module
             # Cast to float32 once, not at every step of the sampler.
-            self.head = output.weight.float(), bias
+            self.head = Head(output.weight.float(), bias, softcap)
         if copy:
-            self.head = self.head[0].detach().clone(), None if bias is None else bias.detach().clone()
+            own_bias = None if bias is None else bias.detach().clone()
+            self.head = Head(self.head.weight.detach().clone(), own_bias, softcap)
         self.cast = dtype if trainable and own != dtype else None
 
     def hidden(self, ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
         """Return final hidden states [T, H]; see `Weights`."""
         with self._autocast():
-            out = self.module.base_model(
+            out = body(self.module)(
                 input_ids=ids_T[None],
                 position_ids=positions_T[None],
                 attention_mask=None,
                 use_cache=False,
                 attend=attend,
+                flat_positions=positions_T,
             )
-        hidden: Tensor = out.last_hidden_state[0]
-        return hidden
+        return self._scaled(out.last_hidden_state[0])
+
+    def _choose_attention(self, module: Any) -> None:
+        """Replace the module's attention in all threads: sampler and trainer share the module."""
+        for kind in getattr(module.config.get_text_config(), "layer_types", None) or ():
+            if kind not in KNOWN_LAYERS:
+                raise UserError(f"models with {kind} layers are not supported")
+        module.config._attn_implementation = ATTENTION
+
+    def _scaled(self, hidden: Tensor) -> Tensor:
+        """Return the hidden states times the scale of the logits: the head is linear.
+
+        In float32, because the scale need not be a power of 2."""
+        return hidden if self.scale == 1 else hidden.float() * self.scale
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.cast is None:
             return nullcontext()
-        return torch.autocast(self.head[0].device.type, dtype=self.cast)
+        return torch.autocast(self.head.weight.device.type, dtype=self.cast)
 
     def backward_to_parameters(self, gradients: Sequence[Tensor | None]) -> None:
         """Add the gradients to the parameters, which are the leaves."""

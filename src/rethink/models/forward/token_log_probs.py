@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rethink.models.forward.chunked_head import HeadGradients, chunks
-from rethink.models.forward.weights import logits
+from rethink.models.forward.weights import Head, logits
 
 
 class TokenLogProbs(torch.autograd.Function):
@@ -23,45 +23,47 @@ class TokenLogProbs(torch.autograd.Function):
         hidden_T_H: Tensor,
         weight_V_H: Tensor,
         bias_V: Tensor | None,
+        softcap: float | None,
         ids_T: Tensor,
         temperature_T: Tensor,
         chunk: int,
     ) -> Tensor:
         """Return log-probs [T] in nats."""
+        head = Head(weight_V_H, bias_V, softcap)
         out_T = hidden_T_H.new_empty(len(ids_T), dtype=torch.float32)
         for part in chunks(len(ids_T), chunk):
-            logits_T_V = logits(hidden_T_H[part], (weight_V_H, bias_V)).div_(temperature_T[part, None])
+            logits_T_V = logits(hidden_T_H[part], head).div_(temperature_T[part, None])
             chosen = logits_T_V.gather(-1, ids_T[part, None])[:, 0]
             out_T[part] = chosen - logits_T_V.logsumexp(-1)
             del logits_T_V  # free it before the next chunk
         ctx.save_for_backward(hidden_T_H, weight_V_H, bias_V, ids_T, temperature_T)
-        ctx.chunk = chunk
+        ctx.softcap, ctx.chunk = softcap, chunk
         return out_T
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden_T_H, weight_V_H, bias_V, ids_T, temperature_T = ctx.saved_tensors
+        head = Head(weight_V_H, bias_V, ctx.softcap)
         grad_T = grads[0]
-        gradients = HeadGradients(hidden_T_H, weight_V_H, bias_V, ctx.needs_input_grad[1])
+        gradients = HeadGradients(hidden_T_H, head, ctx.needs_input_grad[1])
         for part in chunks(len(ids_T), ctx.chunk):
             scale = (grad_T[part] / temperature_T[part])[:, None]
-            logits_T_V = logits(hidden_T_H[part], (weight_V_H, bias_V)).div_(temperature_T[part, None])
+            logits_T_V = logits(hidden_T_H[part], head).div_(temperature_T[part, None])
             slope = logits_T_V.softmax(-1)
             del logits_T_V
             slope.mul_(-scale).scatter_add_(-1, ids_T[part, None], scale)
             gradients.add(part, slope)
             del slope  # free it before the next chunk
-        return *gradients.found(), None, None, None
+        return *gradients.found(), None, None, None, None
 
 
 def token_log_probs(
     hidden_T_H: Tensor,
-    head: tuple[Tensor, Tensor | None],
+    head: Head,
     ids_T: Tensor,
     temperature_T: Tensor,
     chunk: int,
 ) -> Tensor:
     """Return the log-probs [T] in nats of the ids under the distribution that they were sampled from (with temperature)."""
-    weight, bias = head
-    out: Tensor = TokenLogProbs.apply(hidden_T_H, weight, bias, ids_T, temperature_T, chunk)
+    out: Tensor = TokenLogProbs.apply(hidden_T_H, *head, ids_T, temperature_T, chunk)
     return out

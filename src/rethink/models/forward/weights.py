@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from rethink.models.forward.attention import AttentionFn
+
+
+class Head(NamedTuple):
+    """The output layer: weight [V, H], bias [V], and the limit of its logits: softcap * tanh(logits / softcap)."""
+
+    weight: Tensor
+    bias: Tensor | None
+    softcap: float | None = None
 
 
 class Weights(Protocol):
@@ -24,8 +32,8 @@ class Weights(Protocol):
         ...
 
     @property
-    def head(self) -> tuple[Tensor, Tensor | None]:
-        """Weight [V, H] and bias [V] of the output layer."""
+    def head(self) -> Head:
+        """The output layer."""
         ...
 
     def hidden(self, ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
@@ -37,7 +45,8 @@ class Weights(Protocol):
         ...
 
 
-def logits(hidden: Tensor, head: tuple[Tensor, Tensor | None]) -> Tensor:
+def logits(hidden: Tensor, head: Head) -> Tensor:
     """Return logits [..., V] in float32, because a bfloat16 head costs accuracy."""
-    weight, bias = head
-    return torch.nn.functional.linear(hidden.float(), weight.float(), None if bias is None else bias.float())
+    weight, bias, softcap = head
+    found = torch.nn.functional.linear(hidden.float(), weight.float(), None if bias is None else bias.float())
+    return found if softcap is None else found.div_(softcap).tanh_() * softcap

@@ -47,7 +47,7 @@ class Decoder:
     ) -> None:
         self.weights, self.requests, self.sampling = weights, requests, sampling
         self.prefiller, self.graphs = prefiller, graphs
-        self.device = weights.head[0].device
+        self.device = weights.head.weight.device
         self.waiting = deque(range(len(requests)))
         self.shape = cache_shape(requests, sampling.max_tokens, cache_tokens)
         self.cache: Cache | None = None

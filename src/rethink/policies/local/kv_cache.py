@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rethink.models.forward.attention import PLAIN, Variant, attention_weights, capped, in_window
 from rethink.models.language_model import LanguageModel
 from rethink.policies.local.prefill import Prefilled
 from rethink.policies.local.prefix_cache import KeyValues
@@ -142,7 +143,7 @@ class Cache:
         self._write(self.positions[: self.n_rows], 1, self.shape.prompt_columns, positions_N.to(torch.int32))
         self._key_positions = self.positions[: self.n_rows, : self.shape.prompt_columns + self.n_open]
         self._query_positions = positions_N
-        self._biases: dict[int | None, Tensor] = {}
+        self._biases: dict[tuple[int | None, bool], Tensor] = {}
 
     def _write(self, into: Tensor, axis: int, first: int, new: Tensor) -> None:
         """Write `new` into the step's column; reply columns begin at `first`."""
@@ -167,30 +168,46 @@ class Cache:
         self._own = list(zip(own[::2], own[1::2], strict=True))
         self._shared = list(zip(shared[::2], shared[1::2], strict=True))
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int | None) -> Tensor:
+    def __call__(
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float,
+        window: int | None,
+        variant: Variant = PLAIN,
+    ) -> Tensor:
         """Return the attention [N, A, D] of one query per row; see `forward.AttentionFn`."""
         keys, values = self._own[layer]
         self._write(keys, 2, self.shape.own_columns, k)
         self._write(values, 2, self.shape.own_columns, v)
         n_rows, n_heads, _, d = keys.shape
         q_N_K_R_D = (q if scale == 1 else q * scale).view(n_rows, n_heads, -1, d)
+        bias = self._bias(window, variant.chunked)
         if self.shape.own_columns:
-            scores = (q_N_K_R_D @ keys.transpose(2, 3)).add_(self._bias(window))
-            return (self._softmax(scores) @ values).flatten(1, 2)
-        return self._attend_shared(q_N_K_R_D, keys, values, *self._shared[layer], self._bias(window)).flatten(1, 2)
+            scores = capped(q_N_K_R_D @ keys.transpose(2, 3), variant.softcap).add_(bias)
+            return (attention_weights(scores, variant.sinks) @ values).flatten(1, 2)
+        return self._attend_shared(q_N_K_R_D, keys, values, *self._shared[layer], bias, variant).flatten(1, 2)
 
     def _attend_shared(
-        self, q: Tensor, keys: Tensor, values: Tensor, prompt_keys: Tensor, prompt_values: Tensor, bias: Tensor
+        self,
+        q: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        prompt_keys: Tensor,
+        prompt_values: Tensor,
+        bias: Tensor,
+        variant: Variant,
     ) -> Tensor:
         """Return the attention over the prompt's keys, read once for all rows that share them, and the row's own."""
         n_repeats = q.shape[2]
         first = self._by_row(self._by_prompt(q) @ prompt_keys.transpose(2, 3), n_repeats)
-        weights = self._softmax(torch.cat([first, q @ keys.transpose(2, 3)], -1).add_(bias))
+        scores = capped(torch.cat([first, q @ keys.transpose(2, 3)], -1), variant.softcap).add_(bias)
+        weights = attention_weights(scores, variant.sinks)
         shared, own = weights.split([prompt_keys.shape[2], keys.shape[2]], -1)
         return self._by_row(self._by_prompt(shared) @ prompt_values, n_repeats).add_(own @ values)
-
-    def _softmax(self, scores: Tensor) -> Tensor:
-        return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
 
     def _by_prompt(self, x_N_K_R: Tensor) -> Tensor:
         """Regroup [N, K, R, ...] by prompt: [G, K, M * R, ...]."""
@@ -201,15 +218,15 @@ class Cache:
         """Undo `_by_prompt`: return [N, K, R, ...]."""
         return x_G_K_MR.unflatten(2, (-1, n_repeats)).transpose(1, 2).flatten(0, 1)[self.member_of_row]
 
-    def _bias(self, window: int | None) -> Tensor:
+    def _bias(self, window: int | None, chunked: bool) -> Tensor:
         """Return the additive mask [N, 1, 1, S]: 0 where a row may attend, else -inf."""
-        if window not in self._biases:
+        if (window, chunked) not in self._biases:
             seen = self._key_positions >= 0
             if window is not None:
-                seen &= self._query_positions[:, None] - self._key_positions < window
+                seen &= in_window(self._query_positions[:, None], self._key_positions, window, chunked)
             bias = torch.zeros(seen.shape, dtype=self.prompts[0].dtype, device=self.device)
-            self._biases[window] = bias.masked_fill_(~seen, -torch.inf)[:, None, None]
-        return self._biases[window]
+            self._biases[window, chunked] = bias.masked_fill_(~seen, -torch.inf)[:, None, None]
+        return self._biases[window, chunked]
 
     def columns(self, row: int, n_prompt: int, start: int, end: int) -> KeyValues:
         """Return a copy of the keys and values of a row's tokens [start, end); its prompt has n_prompt tokens."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rethink.errors import UserError
 from rethink.models.forward import PackedAttention, PackedRow, Span, Weights
+from rethink.models.forward.attention import PLAIN, Variant
 from rethink.models.forward.weights import logits
 from rethink.policies.local.prefix_cache import Ids, KeyValues, PrefixCache, shared_prefixes
 
@@ -47,12 +48,22 @@ class _Recorded:
         self.packed = packed
         self.layers: list[tuple[Tensor, Tensor]] = []
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int | None) -> Tensor:
+    def __call__(
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float,
+        window: int | None,
+        variant: Variant = PLAIN,
+    ) -> Tensor:
         assert layer == len(self.layers)
         past = self.packed.past
         old = past(layer) if past is not None else (k[:0], v[:0])
         self.layers.append((torch.cat([old[0], k]), torch.cat([old[1], v])))
-        return self.packed(layer, q, k, v, scale=scale, window=window)
+        return self.packed(layer, q, k, v, scale=scale, window=window, variant=variant)
 
 
 class Prefiller:
@@ -102,7 +113,7 @@ class Prefiller:
 
     def _compute(self, weights: Weights, ids_P: Sequence[Ids]) -> Prefilled:
         """Compute the prompts' missing tokens. In the flat sequence, all cached tokens come first."""
-        device = weights.head[0].device
+        device = weights.head.weight.device
         cached: list[KeyValues] = []  # pieces of all prompts, in order
         n_cached_P: list[int] = []
         lengths_P = [len(ids) for ids in ids_P]
