@@ -66,7 +66,8 @@ def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> Lo
 
 
 def load_policy(model: str, sampling: Sampling = Sampling(), *, random_seed: int | None = None) -> LocalPolicy:
-    """Return a policy that samples from a model on this machine: a folder, a hub name, "tiny" or "tiny-signs".
+    """Return a policy that samples from a model on this machine: a folder, a GGUF file, a hub name, "tiny" or
+    "tiny-signs".
 
     With `random_seed`, the weights are random. Raise UserError if the model cannot be loaded, or is not supported.
 

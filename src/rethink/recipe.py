@@ -19,6 +19,7 @@ from rethink import recipes
 from rethink.errors import UserError
 from rethink.methods import find_method
 from rethink.models import bundled
+from rethink.models.gguf.locate import find, is_gguf
 from rethink.objectives.presets import forget_replaced, with_preset
 from rethink.prompts import PromptTexts
 from rethink.recipes import keys, values
@@ -127,8 +128,8 @@ def load_recipe(recipe: str | Path | None = None, overrides: Sequence[str] = ())
 def name_checkpoints(recipe: Recipe, tell: Callable[[str], None]) -> Recipe:
     """Return the recipe with the newest valid checkpoint in place of each run folder that it names as a model.
 
-    `tell` gets a message that names it. Raise UserError for a model folder that does not exist, and for a run without
-    checkpoints."""
+    `tell` gets a message that names it, and one for each GGUF file. Raise UserError for a model folder or file that does
+    not exist, and for a run without checkpoints."""
     for role in () if recipe.endpoint.url else ("model", "teacher", "judge"):
         source = getattr(recipe, role)
         if not source.path or (role != "model" and (source.endpoint.url or source.path == "self")):
@@ -137,6 +138,10 @@ def name_checkpoints(recipe: Recipe, tell: Callable[[str], None]) -> Recipe:
         if bundled.is_run(Path(source.path)):
             tell(f"{source.path} is a run; using its newest checkpoint, {found}")
             recipe = dataclasses.replace(recipe, **{role: dataclasses.replace(source, path=found)})
+        elif is_gguf(found):
+            from rethink.models.gguf.folder import announce  # imports torch
+
+            tell(announce(find(found)))
     return recipe
 
 

@@ -34,7 +34,7 @@ def default_of(setting: Field[Any]) -> Any:
 class ModelSource:
     """A model: `[model]`.
 
-    - `path`: a folder, a name on the Hugging Face hub, or "tiny" or "tiny-signs", which ship with the package.
+    - `path`: a folder, a GGUF file, a name on the Hugging Face hub, or "tiny" or "tiny-signs", which ship with the package.
     - `random`: draw random weights from the run's seed instead of loading them.
     - `dtype`: the dtype of the weights.
     - `device`: "cpu", "cuda", or "auto" for a GPU if there is one.

@@ -104,7 +104,7 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (put("tokenizer.json", "{"), "cannot read .*tokenizer.json"),
     (lambda f: (f / "config.json").unlink(), "is not a model folder: it has no config.json$"),
     (without_vocabulary, "has no tokenizer: copy its files"),
-    (as_gguf, "GGUF files are not supported"),
+    (as_gguf, r"name the file: .*model\.gguf"),
     (inside, "did you mean .*checkpoint-500"),
 ]
 

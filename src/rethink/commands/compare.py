@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from rethink.commands.console import align_columns, new_folder, print_note, print_result, warn
-from rethink.commands.evaluate import Job, open_policy, resolve, run, warn_of_repeats
+from rethink.commands.evaluate import Job, open_policy, origin_of_weights, resolve, run, warn_of_repeats
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, by_suite, read_answers
 from rethink.evaluation.bounds import ACCURACY_NOTE, NOTE, bounded_rate, open_signs
@@ -147,12 +147,20 @@ def cross(models: Sequence[str], on: Sequence[str], settings: Sequence[str], rec
     warn_of_repeats(resolved)
     folder = out or new_folder("cross")
     make_folder(folder)
+    weights = ""
+    for model, title in titles.items():
+        origin = origin_of_weights(resolved, model)
+        weights += f"\n{title}: {origin}" if origin else ""
     with Lock(folder, warn):
-        _fill_matrix(titles, on, settings, recipe, folder)
+        _fill_matrix(titles, on, settings, recipe, folder, weights)
 
 
-def _fill_matrix(titles: dict[str, str], on: Sequence[str], settings: Sequence[str], recipe: str, folder: Path) -> None:
-    """Run the evaluations that the folder lacks, and write and print the matrix. `titles`: a title for each model."""
+def _fill_matrix(
+    titles: dict[str, str], on: Sequence[str], settings: Sequence[str], recipe: str, folder: Path, weights: str
+) -> None:
+    """Run the evaluations that the folder lacks, and write and print the matrix.
+
+    `titles`: a title for each model; `weights`: lines on their weights, to be printed below."""
     models = list(titles)
     drafts: dict[str, Path] = {}
     for model in models:
@@ -171,7 +179,7 @@ def _fill_matrix(titles: dict[str, str], on: Sequence[str], settings: Sequence[s
         record[titles[solver]] = {titles[refiner]: asdict(cells[solver, refiner]) for refiner in models}
     write_text(folder / "matrix.json", to_json(record, indent=1) + "\n")
     title = "at least one refinement right, in percent, with 95% intervals"
-    print_result(f"{title}\n\n{align_columns(lines)}{note}")
+    print_result(f"{title}\n\n{align_columns(lines)}{note}{weights}")
     print_note(f"numbers: {folder / 'matrix.json'}; answers: {folder}/*/answers.jsonl")
 
 

@@ -32,6 +32,7 @@ from rethink.evaluation.unchanged import ANSWERS_FILE, SUMMARY_FILE, describe_fi
 from rethink.grading.sandbox.lockdown import lesser_guard
 from rethink.jsonl import Record, RecordMismatchError, Resumable, make_folder, to_json, write_text
 from rethink.lock import Lock
+from rethink.models import bundled
 from rethink.policies.base import Policy
 from rethink.problems.answer_format import read_after
 from rethink.problems.source import load_problems
@@ -195,8 +196,10 @@ def report(model: str, job: Job, answers: list[Answer], seconds: float) -> None:
     """Print the tables, and write summary.json and, if strategies are compared at equal cost, their curves."""
     result = compute_results(answers, job.strategies, job.recipe.evaluation.k)
     numbers = asdict(result)
+    weights = origin_of_weights(job.recipe, job.recipe.model.path)
     record = {
         "model": model,
+        "weights": weights,
         "suites": numbers["suites"],
         "mean": numbers["mean"],
         "graded_by": graded_by(job.recipe),
@@ -205,6 +208,8 @@ def report(model: str, job: Job, answers: list[Answer], seconds: float) -> None:
         "seconds": seconds,
     }
     write_text(job.folder / SUMMARY_FILE, to_json(record, indent=1) + "\n")
+    if weights:
+        model = f"{model} ({weights})"
     print_result(tables(model, result))
     print_note(f"answers: {job.folder / ANSWERS_FILE}\nnumbers: {job.folder / SUMMARY_FILE}")
     for number, (suite, own) in enumerate(result.suites.items(), start=1):
@@ -219,6 +224,17 @@ def curve_name(suite: str, number: int) -> str:
     """Return the file name of a suite's curve; `number` is 0 for a single suite."""
     safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in suite)
     return f"curve-{number}-{safe}.svg" if number else "curve.svg"
+
+
+def origin_of_weights(recipe: Recipe, model: str) -> str:
+    """Return what figures of a model should say of its weights: that they were quantized; "" otherwise.
+
+    Nothing is known of a model behind the recipe's endpoint."""
+    if recipe.endpoint.url:
+        return ""
+    from rethink.models.gguf.folder import origin
+
+    return origin(bundled.resolve(model))
 
 
 def graded_by(recipe: Recipe) -> dict[str, str]:

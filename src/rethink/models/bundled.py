@@ -1,10 +1,11 @@
-"""Where a model is: the tiny models that ship with the package, folders, and names on the hub."""
+"""Where a model is: the tiny models that ship with the package, folders, GGUF files, and names on the hub."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from rethink.errors import UserError
 from rethink.models.checkpoint_files import newest
+from rethink.models.gguf.locate import check_name, is_gguf
 
 FOLDER = Path(__file__).parent
 TINY_MODEL = FOLDER / "tiny"
@@ -15,13 +16,16 @@ MODELS = {"tiny": TINY_MODEL, "tiny-signs": FOLDER / "tiny_signs"}
 def resolve(path: str, warn: Callable[[str], None] = lambda _: None) -> str:
     """Return the folder of a shipped model by its name, and the newest valid checkpoint of a run by its folder.
 
-    Return any other folder or hub name unchanged. `warn` gets a message for each damaged checkpoint, which is skipped.
-    Raise UserError for a folder that does not exist, and for a run without a valid checkpoint."""
+    Return any other folder, file or hub name unchanged. `warn` gets a message for each damaged checkpoint, which is
+    skipped. Raise UserError for a folder that does not exist, and for a run without a valid checkpoint."""
     if path in MODELS:
         return str(MODELS[path])
+    if is_gguf(path):
+        check_name(path)
+        return path
     is_folder = path.startswith((".", "/", "~")) or path.count("/") > 1  # a hub name has at most one slash
     if Path(path).is_file():
-        raise UserError(f"{path} is a file, not a model folder; name the folder that it is in")
+        raise UserError(f"{path} is a file, but not a GGUF file; name the folder that it is in")
     if is_folder and not Path(path).is_dir():
         raise UserError(f"there is no model folder {path}")
     return str(_newest_checkpoint(Path(path), warn)) if is_run(Path(path)) else path

@@ -21,6 +21,8 @@ from rethink.models.forward import PackedAttention, PackedRow, Span
 from rethink.models.forward.fused import is_llama_like
 from rethink.models.forward.modules import own_attention
 from rethink.models.forward.weights import logits
+from rethink.models.gguf.folder import info_folder, model_folder
+from rethink.models.gguf.locate import find, is_gguf
 from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.models.model_folder import check_folder, has_vocabulary, reason
 from rethink.models.open_chat import check_vocabulary, open_chat
@@ -43,7 +45,7 @@ def load_model(
     thinking: tuple[str, ...] = (),
     random_seed: int | None = None,
 ) -> LanguageModel:
-    """Return a model by folder, hub name or the name of a shipped model ("tiny"), ready to sample and train.
+    """Return a model by folder, GGUF file, hub name or the name of a shipped model ("tiny"), ready to sample and train.
 
     The path of a LoRA adapter gives its base with the adapter. With `random_seed`, only the configuration is read, and
     weights are drawn from the seed. `template` is "plain", "chatml" or the path of a template file; "" is the model's own.
@@ -82,6 +84,8 @@ def load_model(
 
 def _open_folder(path: str, random_seed: int | None = None) -> str:
     """Return the folder or hub name to load from. Raise UserError if files of the folder are missing or damaged."""
+    if is_gguf(path):
+        path = str((model_folder if random_seed is None else info_folder)(find(path)))
     if not Path(path).is_dir():
         return hub.folder_if_offline(path)
     check_folder(Path(path), needs_weights=random_seed is None)

@@ -65,7 +65,7 @@ def add_adapter(model: LanguageModel, settings: Lora, seed: int) -> LanguageMode
         bias="none",
         task_type="CAUSAL_LM",
         fan_in_fan_out=any(isinstance(linear, Conv1D) for linear in linears.values()),
-        base_model_name_or_path=str(path.resolve()) if path.is_dir() else model.path,
+        base_model_name_or_path=str(path.resolve()) if path.exists() else model.path,
     )
     adapted = _inject(model, config)
     with torch.no_grad():

@@ -24,7 +24,7 @@ def check_folder(folder: Path, *, needs_weights: bool = True) -> None:
     """Raise UserError if files of a model folder are missing or damaged; those of a checkpoint, if they have changed."""
     for file in sorted(folder.iterdir()):
         if file.is_file():
-            _refuse_pointer(file)
+            refuse_pointer(file)
     if is_checkpoint(folder):
         fault = find_damage(folder, model_only=True)
         if fault is not None:
@@ -63,6 +63,16 @@ def read_object(file: Path) -> dict[str, Any]:
     return found
 
 
+def refuse_pointer(file: Path) -> None:
+    """Raise UserError if a file is what git-lfs leaves in place of the file."""
+    with file.open("rb") as data:
+        if data.read(len(POINTER)) == POINTER:
+            raise UserError(
+                f"{file} is a git-lfs pointer, not the file itself; fetch the files of this folder with `git lfs pull`, or "
+                "download the model with `hf download`"
+            )
+
+
 def reason(err: Exception) -> str:
     """Return what an error of a library means, or its first line."""
     text = str(err).strip() or type(err).__name__
@@ -73,15 +83,6 @@ def reason(err: Exception) -> str:
     if "trust_remote_code" in text:
         return "its architecture needs the code that its config.json names in auto_map, and code of models is never run"
     return text.splitlines()[0].partition(" Please ")[0]
-
-
-def _refuse_pointer(file: Path) -> None:
-    with file.open("rb") as data:
-        if data.read(len(POINTER)) == POINTER:
-            raise UserError(
-                f"{file} is a git-lfs pointer, not the file itself; fetch the files of this folder with `git lfs pull`, or "
-                "download the model with `hf download`"
-            )
 
 
 def _check_index(index: Path) -> None:
@@ -125,6 +126,5 @@ def _instead(folder: Path) -> str:
     inside = sorted(p.parent for p in folder.glob("*/*config.json") if p.name in ("config.json", "adapter_config.json"))
     if inside:
         return f"; did you mean {inside[-1]}?"
-    if any(folder.glob("*.gguf")):
-        return "; GGUF files are not supported: name the model they were made from"
-    return ""
+    files = sorted(map(str, folder.glob("*.gguf")))
+    return f"; to use a GGUF file, name the file: {', '.join(files)}" if files else ""

@@ -11,6 +11,8 @@ from transformers import AutoConfig
 from rethink.errors import UserError
 from rethink.models import bundled, hub, lora
 from rethink.models.chat import Chat
+from rethink.models.gguf.folder import info_folder
+from rethink.models.gguf.locate import find_here, is_gguf
 from rethink.models.load import find_tokenizer
 from rethink.models.model_folder import check_folder, reason
 from rethink.models.open_chat import check_vocabulary, open_chat
@@ -30,16 +32,17 @@ class ModelInfo:
 
 def read_model_info(source: ModelSource) -> ModelInfo | None:
     """Return what is known of a model before it is loaded; None for a name on the hub that is not on this machine.
+    The weights of a GGUF file are not dequantized for this.
 
     Raise UserError for a folder without a whole model, and for a chat template that loses messages."""
     path = bundled.resolve(source.path)
-    folder = path if Path(path).is_dir() else hub.cached_folder(path)
+    folder = _folder(path)
     if folder is None:
         return None
     if folder == path:
         check_folder(Path(path), needs_weights=not source.random)
     base = lora.find_base(folder)
-    base_folder = None if base is None else bundled.resolve(base)
+    base_folder = None if base is None else _folder(bundled.resolve(base)) or base
     try:
         whole: Any = AutoConfig.from_pretrained(base_folder or folder, trust_remote_code=False)
         refuse_quantized(base or path, whole)
@@ -58,3 +61,11 @@ def read_model_info(source: ModelSource) -> ModelInfo | None:
     chat = open_chat(path, tokenizer, stop_ids, source.template, source.template_options, rows)
     positions = getattr(config, "max_position_embeddings", None)
     return ModelInfo(chat, int(positions) if positions else None, config)
+
+
+def _folder(path: str) -> str | None:
+    """Return the folder with the model's configuration and tokenizer; None if it is not on this machine."""
+    if is_gguf(path):
+        file = find_here(path)
+        return None if file is None else str(info_folder(file))
+    return path if Path(path).is_dir() else hub.cached_folder(path)

@@ -11,19 +11,24 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from rethink.errors import UserError
 from rethink.models import bundled, lora
 from rethink.models.forward.fused import is_llama_like
+from rethink.models.gguf.folder import info_folder
+from rethink.models.gguf.locate import find, is_gguf
 from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.models.read_weights import refuse_quantized
 from rethink.settings import Lora
 
 
 def read_config(path: str, config: Path | None = None) -> Any:
-    """Return the configuration of a folder, a hub name or a model of the package; with `config`, of that config.json.
+    """Return the configuration of a folder, a GGUF file, a hub name or a model of the package; with `config`, of that
+    config.json.
 
     Raise UserError if there is none, or if it is not of a causal language model.
     """
     if config is not None and not config.is_file():
         raise UserError(f"there is no file {config}")
     named = str(config if config is not None else bundled.resolve(path))
+    if config is None and is_gguf(named):
+        named = str(info_folder(find(named)))
     try:
         found = AutoConfig.from_pretrained(named)
         build_meta_model(found)

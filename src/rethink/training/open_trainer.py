@@ -12,6 +12,8 @@ import torch
 from rethink.build import Warn, local_policy, open_model
 from rethink.distributed import Ranks, check_same_package
 from rethink.models import bundled, lora
+from rethink.models.gguf.folder import model_folder
+from rethink.models.gguf.locate import find, is_gguf
 from rethink.models.language_model import LanguageModel, pick_dtype
 from rethink.models.sharded_weights import is_sharded
 from rethink.policies.base import TrainedPolicy
@@ -118,13 +120,19 @@ def _vllm(
         recipe.sampler,
         model,
         [recipe.sampling, evaluation.sampling, evaluation.refine_sampling or evaluation.sampling],
-        path=str(checkpoint) if checkpoint else bundled.resolve(recipe.model.path),
+        path=str(checkpoint) if checkpoint else _start_path(recipe),
         device=device,
         random=(recipe.model.random and checkpoint is None) or (checkpoint is not None and is_sharded(checkpoint)),
         dtype=pick_dtype(recipe.sampler.dtype, model, device),
         weights=weights,
         warn=warn,
     )
+
+
+def _start_path(recipe: Recipe) -> str:
+    """Return the folder or hub name of the start model, for vLLM."""
+    path = bundled.resolve(recipe.model.path)
+    return str(model_folder(find(path))) if is_gguf(path) else path
 
 
 def _device(recipe: Recipe) -> torch.device:
