@@ -15,7 +15,7 @@ from rethink.policies.token_policy import Request
 from rethink.training.losses.forward import trained_log_probs
 from rethink.training.micro_batch import TrainingSample, lay_out
 from rethink.types import Sample, Sampling
-from support.families import FAMILIES, V, build_family
+from support.model_families import FAMILIES, V, build_family
 from support.samples import make_sample, sdpa_attention
 
 PROMPTS = tuple(tuple((7 * k + 3 * i) % (V - 2) + 2 for k in range(n)) for i, n in enumerate((3, 11, 37)))

@@ -25,8 +25,8 @@ from rethink.policies.local.prefill import Prefiller
 from rethink.policies.token_policy import Request
 from rethink.types import Sampling
 from support import random_models
-from support.families import STATEFUL, build_module
 from support.forward import ARCHITECTURES, LLAMA_LIKE, build
+from support.model_families import STATEFUL, build_module
 from support.samples import make_prompt, sdpa_attention
 
 IDS_N_T = torch.tensor([[5, 11, 2, 17, 3], [7, 3, 23, 2, 29], [31, 2, 5, 13, 11]])

@@ -1,207 +1,146 @@
-"""A small random model of each family that is tested, and the forward pass that it should get."""
+"""Small random models of the recipes' architectures, with their chat templates.
+
+Each byte is a token, and so is each special token of the family. The templates are files in `templates/`."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
-from rethink.models.chat import Chat
-from rethink.models.language_model import LanguageModel
-from rethink.models.load import choose_forward_pass
+TEMPLATES = Path(__file__).parent / "templates"
 
-V = 61
-"""The size of the vocabulary; a prime, to find sizes that are mixed up."""
+COMMON = {
+    "hidden_size": 24,
+    "intermediate_size": 37,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 8192,
+    # Large enough for peaked distributions: log-probs then reveal a wrong computation.
+    "initializer_range": 0.2,
+}
 
 
-class Family(NamedTuple):
-    """The name of a configuration in `transformers`, changes to the common sizes, and the expected forward pass."""
+@dataclass(frozen=True)
+class Family:
+    """`marks` are special tokens, `words` ordinary ones (<think>). Replies stop at `stops`; the tokenizer knows `end`."""
 
     kind: str
-    changes: dict[str, Any]
-    path: str
+    template: str
+    marks: tuple[str, ...]
+    stops: tuple[str, ...]
+    end: str
+    pad: str
+    begin: str | None = None
+    words: tuple[str, ...] = ()
+    shape: dict[str, Any] = field(default_factory=dict)
+
+    def tokenizer(self, template: str = "") -> PreTrainedTokenizerFast:
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        core = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
+        core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        core.decoder = decoders.ByteLevel()
+        words = PreTrainedTokenizerFast(
+            tokenizer_object=core,
+            eos_token=self.end,
+            pad_token=self.pad,
+            bos_token=self.begin,
+            additional_special_tokens=[m for m in self.marks if m not in (self.end, self.pad, self.begin)],
+            chat_template=(TEMPLATES / f"{template or self.template}.jinja").read_text(),
+        )
+        words.add_tokens([AddedToken(word, special=False, normalized=False) for word in self.words])
+        return words
+
+    def save(self, folder: Path, template: str = "", **changes: object) -> Path:
+        """Write a folder like those of the hub: weights, tokenizer, template, and generation config; return it."""
+        words = self.tokenizer(template)
+        end, pad = words.eos_token_id, words.pad_token_id
+        ids = {"vocab_size": len(words), "eos_token_id": end, "pad_token_id": pad, "bos_token_id": words.bos_token_id}
+        config = AutoConfig.for_model(self.kind, **{**COMMON, **ids, **self.shape, **changes})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(13)
+            module = AutoModelForCausalLM.from_config(config)
+            for name, parameter in module.named_parameters():
+                if name.endswith("bias"):  # zero in new models, not in trained ones
+                    torch.nn.init.normal_(parameter, std=0.2)
+        module.generation_config = GenerationConfig(
+            eos_token_id=[words.convert_tokens_to_ids(s) for s in self.stops], pad_token_id=pad
+        )
+        module.save_pretrained(folder)
+        words.save_pretrained(folder)
+        return folder
 
 
-WINDOWED = ["sliding_attention", "full_attention"] * 2
-MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-
-VISION = {
-    "hidden_size": 16,
-    "intermediate_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "image_size": 28,
-    "patch_size": 14,
-}
+CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+QWEN = {"marks": CHATML, "stops": ("<|im_end|>", "<|endoftext|>"), "end": "<|im_end|>", "pad": "<|endoftext|>"}
 
 FAMILIES = {
-    "Llama": Family("llama", {}, "fused"),
-    "Mistral": Family("mistral", {"sliding_window": 5}, "fused"),
-    "Qwen2": Family("qwen2", {}, "fused"),
-    "Qwen3": Family("qwen3", {"head_dim": 8}, "fused"),
-    "Qwen3-MoE": Family("qwen3_moe", {"head_dim": 8, **MOE}, "modules"),
-    "Gemma 2": Family(
-        "gemma2",
-        {
-            "head_dim": 8,
-            "query_pre_attn_scalar": 8,
-            "sliding_window": 5,
-            "attn_logit_softcapping": 3.0,
-            "final_logit_softcapping": 2.0,
-        },
-        "modules",
+    "qwen2": Family("qwen2", "qwen2", **QWEN, shape={"tie_word_embeddings": True}),  # type: ignore[arg-type]
+    "qwen2-7b": Family("qwen2", "qwen2", **QWEN, shape={"tie_word_embeddings": False}),  # type: ignore[arg-type]
+    "qwen3": Family(
+        "qwen3",
+        "qwen3-instruct",
+        **QWEN,  # type: ignore[arg-type]
+        words=("<think>", "</think>"),
+        shape={"head_dim": 14, "tie_word_embeddings": True},
     ),
-    "Gemma 3": Family("gemma3_text", {"head_dim": 8, "sliding_window": 5, "layer_types": WINDOWED}, "modules"),
-    "Gemma 3 with images": Family(
-        "gemma3",
-        {
-            "text_config": {
-                "head_dim": 8,
-                "sliding_window": 5,
-                "layer_types": WINDOWED,
+    # Three of four layers have a window, shorter than any prompt here; the fourth has full attention and other positions.
+    "olmo3": Family(
+        "olmo3",
+        "olmo3",
+        (*CHATML, "<|pad|>"),
+        ("<|im_end|>", "<|endoftext|>"),
+        end="<|endoftext|>",
+        pad="<|pad|>",
+        shape={
+            "num_hidden_layers": 4,
+            "num_key_value_heads": 2,
+            "sliding_window": 41,
+            "tie_word_embeddings": False,
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 500000.0},
+                "full_attention": {
+                    "rope_type": "yarn",
+                    "rope_theta": 500000.0,
+                    "factor": 8.0,
+                    "original_max_position_embeddings": 1024,
+                    "attention_factor": 1.2,
+                    "beta_fast": 32.0,
+                    "beta_slow": 1.0,
+                },
             },
-            "vision_config": VISION,
         },
-        "modules",
     ),
-    "Gemma 4": Family(
-        "gemma4_text",
-        {
-            "head_dim": 8,
-            "global_head_dim": 16,
-            "sliding_window": 5,
-            "layer_types": WINDOWED,
-            "hidden_size_per_layer_input": 8,
-            "vocab_size_per_layer_input": V,
-            "num_kv_shared_layers": 2,
-            "final_logit_softcapping": 2.0,
+    "llama3": Family(
+        "llama",
+        "llama3",
+        (
+            "<|begin_of_text|>",
+            "<|end_of_text|>",
+            "<|start_header_id|>",
+            "<|end_header_id|>",
+            "<|eom_id|>",
+            "<|eot_id|>",
+        ),
+        ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"),
+        end="<|eot_id|>",
+        pad="<|end_of_text|>",
+        begin="<|begin_of_text|>",
+        shape={
+            "tie_word_embeddings": True,
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 500000.0,
+                "factor": 32.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 256,
+            },
         },
-        "modules",
     ),
-    "GPT-OSS": Family(
-        "gpt_oss",
-        {
-            "head_dim": 8,
-            "num_local_experts": 4,
-            "num_experts_per_tok": 2,
-            "sliding_window": 5,
-            "layer_types": WINDOWED,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 100.0},
-        },
-        "modules",
-    ),
-    "Llama 4": Family(
-        "llama4_text",
-        {
-            "head_dim": 8,
-            "num_local_experts": 4,
-            "intermediate_size_mlp": 32,
-            "attention_chunk_size": 5,
-            "floor_scale": 3,
-            "layer_types": [*["chunked_attention"] * 3, "full_attention"],
-        },
-        "modules",
-    ),
-    "Cohere": Family("cohere", {"logit_scale": 0.25}, "modules"),
-    "Cohere2": Family(
-        "cohere2", {"head_dim": 8, "logit_scale": 0.25, "sliding_window": 5, "layer_types": WINDOWED}, "modules"
-    ),
-    "Granite": Family(
-        "granite", {"logits_scaling": 3.0, "residual_multiplier": 0.4, "embedding_multiplier": 3.0}, "modules"
-    ),
-    "Granite MoE": Family("granitemoe", {"logits_scaling": 3.0, "num_local_experts": 4}, "modules"),
-    "Phi-3": Family("phi3", {"sliding_window": 5}, "modules"),
-    "OLMo 2": Family("olmo2", {}, "modules"),
-    "OLMo 3": Family("olmo3", {"sliding_window": 5, "layer_types": WINDOWED}, "modules"),
-    "DeepSeek-V3": Family(
-        "deepseek_v3",
-        {
-            "num_key_value_heads": 4,
-            "n_routed_experts": 4,
-            "num_experts_per_tok": 2,
-            "n_group": 2,
-            "topk_group": 1,
-            "first_k_dense_replace": 1,
-            "moe_intermediate_size": 16,
-            "q_lora_rank": 16,
-            "kv_lora_rank": 16,
-            "qk_nope_head_dim": 8,
-            "qk_rope_head_dim": 4,
-            "v_head_dim": 8,
-        },
-        "modules",
-    ),
-    "GLM-4 MoE": Family(
-        "glm4_moe",
-        {
-            "head_dim": 8,
-            "n_routed_experts": 4,
-            "num_experts_per_tok": 2,
-            "n_group": 1,
-            "topk_group": 1,
-            "first_k_dense_replace": 1,
-            "moe_intermediate_size": 16,
-        },
-        "modules",
-    ),
-    "SmolLM3": Family("smollm3", {}, "modules"),
-    "StarCoder2": Family("starcoder2", {"sliding_window": 5}, "modules"),
-    "GPT-NeoX": Family("gpt_neox", {}, "modules"),
-    "GPT-2": Family("gpt2", {}, "modules"),
-    "OPT": Family("opt", {"ffn_dim": 48, "word_embed_proj_dim": 32}, "modules"),
-    "ERNIE 4.5": Family("ernie4_5", {"head_dim": 8}, "modules"),
-    "Hunyuan": Family("hunyuan_v1_dense", {"head_dim": 8}, "modules"),
-    "Seed-OSS": Family("seed_oss", {"head_dim": 8}, "fused"),
-    "EXAONE 4": Family("exaone4", {"sliding_window": 5, "layer_types": WINDOWED}, "modules"),
-    "MiMo-V2": Family(
-        "mimo_v2_flash", {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}, "modules"
-    ),
-    "nanochat": Family("nanochat", {}, "modules"),
 }
-
-
-STATEFUL: dict[str, tuple[str, dict[str, Any]]] = {
-    "Mamba 2": (
-        "mamba2",
-        {"num_heads": 8, "head_dim": 8, "expand": 2, "state_size": 8, "n_groups": 2, "chunk_size": 8, "conv_kernel": 4},
-    ),
-    "LFM2": ("lfm2", {"layer_types": ["conv", "full_attention"] * 2, "block_auto_adjust_ff_dim": False}),
-}
-"""Families with layers that carry a state from token to token."""
-
-
-def build_module(kind: str, changes: dict[str, Any]) -> Any:
-    """Return a random float32 module. Its vectors are random, too: ones would hide faults."""
-    common = {
-        "vocab_size": V,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 128,
-        "pad_token_id": 0,
-        "bos_token_id": None,
-        "eos_token_id": 1,
-        "initializer_range": 0.3,
-        "tie_word_embeddings": False,
-    }
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(13)
-        given = {**common, **changes}
-        if "text_config" in changes:
-            given = {**changes, "text_config": {**common, **changes["text_config"]}}
-        module = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **given)).eval()
-        for p in module.parameters():
-            if p.dim() == 1 or not bool(p.isfinite().all()):
-                p.copy_(p.nan_to_num(0, 0, 0) + 0.3 * torch.randn_like(p))
-    return module
-
-
-def build_family(name: str) -> LanguageModel:
-    """Return a random model with its forward pass chosen."""
-    kind, changes, _ = FAMILIES[name]
-    chat = Chat.__new__(Chat)
-    chat.stop_ids = frozenset({1})
-    return choose_forward_pass(LanguageModel(build_module(kind, changes), chat, path=name))
