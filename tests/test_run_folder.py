@@ -96,6 +96,9 @@ def test_a_transcript_has_all_that_explains_an_answer() -> None:
     assert [record[key] for key in keys] == ["id7", "refine", 1, "5", "5", 2, 1, "stop"]
     assert (record["verdict"], record["reason"], record["draft_verdict"]) == ("right", "compared", "wrong")
     assert record["seed"] == f"{refined[0].prompt.seed:016x}"
+    assert [record[key] for key in ("question", "draft", "extracted", "draft_extracted")] == ["2+3?", "4", "", ""]
+    first = transcript(draft)
+    assert (first["draft"], first["draft_verdict"]) == (None, None)
 
 
 def test_first_samples_skip_empty_groups() -> None:

@@ -1,4 +1,4 @@
-"""The command line: `rethink demo | train | eval | answer | compare | cross | grade | plan | prepare | export`.
+"""The command line: `rethink demo | train | eval | answer | compare | cross | grade | plan | prepare | export | report`.
 
 A user's mistake ends with one message and exit code 2.
 """
@@ -27,6 +27,7 @@ from rethink.commands.options import (
     Thinking,
 )
 from rethink.commands.output_streams import lasting_output
+from rethink.commands.pages import report
 from rethink.commands.pair_option import PairCommand, pairs
 from rethink.commands.settings_command import SettingsCommand
 from rethink.distributed import should_report, under_torchrun
@@ -379,6 +380,9 @@ def export(
     from rethink.commands.export import export as run
 
     run(source, out, dtype)
+
+
+app.command(epilog="Example: rethink report runs/mine --out mine.html")(report)
 
 
 def _split_settings(on: list[str] | None, words: list[str] | None) -> tuple[list[str], list[str]]:

@@ -144,8 +144,12 @@ def transcript(sample: Sample) -> Record:
         "problem": sample.problem.id,
         "phase": prompt.phase,
         "index": sample.index if draft is None else draft.index,
+        "question": sample.problem.question,
         "prompt": [[m.role, m.content] for m in prompt.messages],
+        "draft": None if draft is None else draft.text,
+        "draft_extracted": _extracted(draft),
         "reply": sample.text,
+        "extracted": _extracted(sample),
         "gold": sample.problem.gold,
         "reward": sample.reward,
         "terms": {term.name: term.value for term in sample.terms},
@@ -157,6 +161,11 @@ def transcript(sample: Sample) -> Record:
         "version": sample.version,
         "seed": f"{prompt.seed:016x}",
     }
+
+
+def _extracted(sample: Sample | None) -> str | None:
+    """Return the answer that the verifier found in a reply; None if it found none, or there is no verdict."""
+    return None if sample is None or sample.verdict is None else sample.verdict.extracted
 
 
 def first_samples(groups: Sequence[Group], n: int) -> list[Sample]:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from rethink.report.chart import BETWEEN, COLORS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Point, Series, cost_curves
+from rethink.report.chart import BETWEEN, COLORS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Point, Series, chart, cost_curves
 
 SVG = "{http://www.w3.org/2000/svg}"
 NOTHING: Series = {}
@@ -127,3 +127,18 @@ def test_more_families_than_colors() -> None:
     height = float(svg.attrib["viewBox"].split()[3])
     assert [float(b.attrib["cy"]) - float(a.attrib["cy"]) for a, b in pairwise(keys)] == [20.0] * 16
     assert max(float(k.attrib["cy"]) for k in keys) + 4 < height
+
+
+def test_points_of_a_chart_lie_where_arithmetic_puts_them() -> None:
+    """An axis that is upside down or a scale that is off. The last point is at the right end and at the top; the first,
+    at half of both ranges (0 to 4, 0 to 10), in the middle."""
+    drawn = chart("reward", {"solve": [Point(2.0, 5.0), Point(4.0, 10.0)]})
+    (points,) = re.findall(r'points="([^"]+)"', drawn)
+    # From 64 to 462 across, from 176 to 26 up.
+    assert points == "263.0,101.0 462.0,26.0"
+
+
+def test_a_chart_without_points_is_empty_and_a_constant_series_is_drawn() -> None:
+    """A division by a range of zero."""
+    assert chart("reward", {"solve": []}) == ""
+    assert "polyline" in chart("reward", {"solve": [Point(1.0, 0.0), Point(2.0, 0.0)]})

@@ -1,102 +1,124 @@
-"""The page of a run, made from its folder alone."""
+"""The page of a run as a file: what it holds, and that nothing in it runs or loads."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from pathlib import Path
 
-from rethink.evaluation.fresh import NO_CONTROL
+import pytest
+
+from rethink.errors import UserError
 from rethink.jsonl import append
-from rethink.report.chart import Point, chart
-from rethink.report.page import write_report
-from rethink.run_folder import RunFolder
-
-ESTIMATE = {"value": 0.61, "low": 0.55, "high": 0.67, "n": 100}
-
-
-def run_folder(path: Path) -> RunFolder:
-    folder = RunFolder(path)
-    folder.create('out = "runs/<x>"\n')
-    alarms = ["nothing was trained: all <b>"]
-    update = {"batch": 0, "phase": "solve", "reward": 0.25, "entropy_nats": float("nan"), "optimizer_steps": 4}
-    update["alarms"] = alarms
-    append(folder.metrics, [{**update, "update": 1}, {**update, "update": 3, "reward": 0.5}])
-    append(folder.metrics, [{"batch": 0, "update": 3, "phase": "evaluation"} | dict.fromkeys(RATES, ESTIMATE)])
-    sample = {"prompt": [["user", "<script>1</script>"]], "reply": "a & b", "verdict": "wrong", "reason": ""}
-    append(folder.samples, [{**sample, "batch": 0, "reward": 0.0}])
-    return folder
+from rethink.report.folders import find_sources
+from rethink.report.page import LivePage, pack, page, web_file, write_page, write_report
+from rethink.report.replies import Limits
+from support.report_runs import HOSTILE, embedded, held_out, training_folder
 
 
-RATES = ("solve", "refined", "fix", "damage", "fix_fresh", "damage_fresh")
+def test_the_page_holds_the_documents_and_no_text_of_a_model(tmp_path: Path) -> None:
+    """Guards against a reply that becomes part of the page's markup, and against data that cannot be unpacked."""
+    found = write_report(training_folder(tmp_path / "<b>run")).read_text()
+    assert "<title>&lt;b&gt;run</title>" in found
+    assert "window.hacked" not in found
+    assert embedded(found, "document")["runs"][0]["n_updates"] == 6
+    texts = embedded(found, "replies-0")["texts"]
+    assert [text in texts for text in HOSTILE] == [True] * len(HOSTILE)
 
 
-def test_points_of_a_chart_lie_where_arithmetic_puts_them() -> None:
-    """An axis that is upside down or a scale that is off. The last point is at the right end and at the top; the first,
-    at half of both ranges (0 to 4, 0 to 10), in the middle."""
-    drawn = chart("reward", {"solve": [Point(2.0, 5.0), Point(4.0, 10.0)]})
-    (points,) = re.findall(r'points="([^"]+)"', drawn)
-    # From 64 to 462 across, from 176 to 26 up.
-    assert points == "263.0,101.0 462.0,26.0"
+def test_only_the_script_of_the_page_may_run_and_nothing_may_load(tmp_path: Path) -> None:
+    """Guards against a policy that does not fit the script, which would leave the page empty, or that allows more."""
+    found = write_report(training_folder(tmp_path / "run")).read_text()
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', found)
+    (script,) = re.findall(r"<script>(.*)</script>\n</body>", found, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    allowed = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+    assert allowed == {
+        "default-src": "'none'",
+        "script-src": f"'sha256-{digest}'",
+        "style-src": "'unsafe-inline'",
+        "img-src": "data:",
+        "connect-src": "'none'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    assert "</script" not in script
 
 
-def test_a_chart_without_points_is_empty_and_a_constant_series_is_drawn() -> None:
-    """A division by a range of zero."""
-    assert chart("reward", {"solve": []}) == ""
-    assert "polyline" in chart("reward", {"solve": [Point(1.0, 0.0), Point(2.0, 0.0)]})
+def test_a_text_that_is_no_unicode_does_not_end_the_page() -> None:
+    """Guards against half of a surrogate pair, which a server's JSON may hold and UTF-8 cannot."""
+    assert embedded(page("x", {"document": pack({"a": "\u00e4", "b": float("nan")})}), "document") == {
+        "a": "\u00e4",
+        "b": None,
+    }
+    assert len(pack({"a": "\ud800"})) > 0
 
 
-def test_the_page_shows_results_curves_and_samples_and_escapes_what_the_model_wrote(tmp_path: Path) -> None:
-    """A reply that holds HTML must not become part of the page; an undefined value (null) must not be drawn."""
-    page = write_report(run_folder(tmp_path / "run")).read_text()
-    assert page.count("61.0 [55.0, 67.0]") == 6
-    assert page.count("<polyline") == 1  # reward; entropy is undefined throughout
-    assert "&lt;script&gt;1&lt;/script&gt;" in page
-    assert "<script>" not in page
-    assert "a &amp; b" in page
-    assert "runs/&lt;x&gt;" in page
-    assert "trained: 2 updates, 4 optimizer steps" in page
-    assert "alarm in 2 of 2 updates, first in update 1: nothing was trained: all &lt;b&gt;" in page
+def test_the_bundle_is_small_and_names_its_licenses() -> None:
+    """Guards against a page of megabytes, and libraries that are shipped without their licenses."""
+    assert len(web_file("page.js")) + len(web_file("page.css")) < 400_000
+    assert re.findall(r"(?m)^(\w+) [\d.]+ \((\w+)\)$", web_file("LICENSES.txt")) == [
+        ("preact", "MIT"),
+        ("temml", "MIT"),
+        ("uplot", "MIT"),
+    ]
 
 
-def test_the_page_shows_fresh_answers_or_why_there_are_none(tmp_path: Path) -> None:
-    """Guards against fix and damage rates without their control, and against columns in another order than the heads."""
-    heads = ["update", "solve", "refined", "fix rate", "fresh", "damage rate", "fresh"]
-    folder = run_folder(tmp_path / "run")
-    fresh = {"fix_fresh": {**ESTIMATE, "value": 0.6}, "damage_fresh": {**ESTIMATE, "value": 0.59}}
-    append(folder.metrics, [{"batch": 0, "update": 5, "phase": "evaluation"} | dict.fromkeys(RATES, ESTIMATE) | fresh])
-    page = write_report(folder).read_text()
-    assert re.findall("<th>([^<]*)</th>", page) == heads
-    limits = "[55.0, 67.0]"
-    wanted = [f"61.0 {limits}"] * 3 + [f"60.0 {limits}", f"61.0 {limits}", f"59.0 {limits}"]
-    assert re.findall("<td>([^<]*)</td>", page)[-6:] == wanted
-    assert NO_CONTROL not in page
-    folder = RunFolder(tmp_path / "once")
-    folder.create("")
-    undefined = {"value": None, "low": None, "high": None, "n": 0}
-    none = {"fix_fresh": undefined, "damage_fresh": undefined}
-    append(folder.metrics, [{"batch": 0, "update": 5, "phase": "evaluation"} | dict.fromkeys(RATES, ESTIMATE) | none])
-    page = write_report(folder).read_text()
-    assert re.findall("<th>([^<]*)</th>", page) == [head for head in heads if head != "fresh"]
-    assert NO_CONTROL in page
+def test_several_folders_share_the_limits(tmp_path: Path) -> None:
+    """Guards against a page of a hundred runs that no browser opens."""
+    for name in ("a", "b"):
+        training_folder(tmp_path / name)
+    file = write_page(find_sources([tmp_path]), tmp_path / "out.html", Limits(n_records=20))
+    for name in ("replies-0", "replies-1"):
+        found = embedded(file.read_text(), name)
+        assert (found["n_records"], found["n_total"]) == (10, 40 + len(HOSTILE))
 
 
-def test_the_page_shows_bounds_and_a_curve_if_replies_were_not_graded(tmp_path: Path) -> None:
-    """Guards against an accuracy of the replies that could be graded alone, and a rising share that nobody sees."""
-    folder = run_folder(tmp_path / "run")
-    before = write_report(folder).read_text()
-    assert "parentheses" not in before
-    assert "replies that were not graded" not in before
-    bounds = {"solve": {**ESTIMATE, "at_least": 0.59, "at_most": 0.63}, "n_not_graded": 4}
-    append(folder.metrics, [{"batch": 0, "update": 5, "phase": "evaluation"} | dict.fromkeys(RATES, ESTIMATE) | bounds])
-    append(
-        folder.metrics,
-        [
-            {"batch": 0, "update": n, "phase": "solve", "alarms": [], "optimizer_steps": 4, "n_not_graded": n}
-            for n in (6, 7)
-        ],
-    )
-    page = write_report(folder).read_text()
-    assert page.count("<td>61.0 [55.0, 67.0] (59.0 to 63.0)</td>") == 1
-    assert page.count("<td>61.0 [55.0, 67.0]</td>") == 11
-    assert "in parentheses: the accuracy if all replies that were not graded are wrong" in page
-    assert page.count("<polyline") == 2
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    """Guards against an empty page for a wrong path."""
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no run"):
+        find_sources([tmp_path / "empty"])
+    with pytest.raises(UserError, match="is not a folder"):
+        find_sources([tmp_path / "missing"])
+
+
+def test_the_page_of_a_run_under_way_is_written_when_something_is_new(tmp_path: Path) -> None:
+    """Guards against a page that is missing after an error, or written twice for the same numbers."""
+    folder = training_folder(tmp_path / "run")
+    file = folder.path / "report.html"
+    warnings: list[str] = []
+    written: list[int] = []
+
+    def fail() -> None:
+        with LivePage(folder, lambda: True, warnings.append) as live:
+            live.write()
+            written.append(file.stat().st_mtime_ns)
+            append(folder.metrics, [held_out(8, 0.6)])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    runs = embedded(file.read_text(), "document")["runs"]
+    assert [record["update"] for record in runs[0]["evaluations"]] == [6, 8]
+    assert file.stat().st_mtime_ns > written[0]
+    with LivePage(folder, lambda: True, warnings.append) as live:
+        live.write()
+        third = file.stat().st_mtime_ns
+    assert file.stat().st_mtime_ns == third
+    assert warnings == []
+
+
+def test_a_page_that_cannot_be_written_does_not_end_the_run(tmp_path: Path) -> None:
+    """Guards against hours of training lost to a damaged log; and a run that may begin again has no page."""
+    folder = training_folder(tmp_path / "run")
+    warnings: list[str] = []
+    with LivePage(folder, lambda: False, warnings.append) as live:
+        live.write()
+    assert not (folder.path / "report.html").exists()
+    append(folder.metrics, [{"update": 9}])
+    with LivePage(folder, lambda: True, warnings.append) as live:
+        live.write()
+    assert len(warnings) >= 1
+    assert "cannot write report.html" in warnings[0]

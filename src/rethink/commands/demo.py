@@ -24,7 +24,6 @@ from rethink.evaluation.summary import evaluation_metrics
 from rethink.jsonl import Record, make_folder, to_json, write_text
 from rethink.recipe import Recipe, load_recipe
 from rethink.recipes import shipped
-from rethink.report.page import write_report
 from rethink.training.run import open_run
 
 METHODS = ("grpo", "think_twice")
@@ -219,7 +218,6 @@ def _run(recipe: Recipe, label: str) -> Record:
         evaluation = run_with_progress(run, label=label)
     if run.interrupted or evaluation is None:
         raise UserError(f"the demo was interrupted; the run so far is in {run.folder.path}")
-    write_report(run.folder)
     return {**evaluation, "updates": run.trainer.version}
 
 

@@ -20,7 +20,7 @@ from rethink.jsonl import Record, read_lines
 from rethink.models.bundled import is_run
 from rethink.recipe import load_recipe
 from rethink.report.outcome import alarm_kind, describe_alarms, describe_training, has_trained_nothing
-from rethink.report.page import write_report
+from rethink.report.page import REPORT_FILE, LivePage
 from rethink.signals import Stop, stop_gracefully
 
 if TYPE_CHECKING:
@@ -65,13 +65,12 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
         raise SystemExit(stop.exit_code)
     if last is not None:
         print_result(rate_table({"held-out": last}))
-    page = write_report(run.folder)
     updates = [record for _, record in read_lines(run.folder.metrics) if record["phase"] != "evaluation"]
     lines = [
         describe_training(updates),
         *describe_alarms(updates),
         f"model: {run.newest_checkpoint()}",
-        f"report: {page}",
+        f"report: {run.folder.path / REPORT_FILE}",
     ]
     print_note("\n".join(lines))
     if has_trained_nothing(updates):
@@ -118,11 +117,13 @@ def run_with_progress(run: Run, label: str) -> Record | None:
     """Run to the end with a progress bar and the live reward. Return the record of the last evaluation, if any.
 
     Evaluations before the end and the first alarm of each kind are printed. Without a terminal there is a line a minute.
+    report.html is written after each evaluation and at the end, also if the run stops early.
     """
     from rethink.training.loop import train as loop
 
     evaluation = None
-    with progress(run.ranks.is_rank0) as bar:
+    page = LivePage(run.folder, lambda: run.ranks.is_rank0 and run.saved is not None, warn)
+    with page, progress(run.ranks.is_rank0) as bar:
         task = bar.add_task(label, total=run.recipe.updates, completed=run.trainer.version, note="")
         recent: list[float] = []
         warned: set[str] = set()
@@ -133,6 +134,7 @@ def run_with_progress(run: Run, label: str) -> Record | None:
                 warned.add(alarm_kind(alarm))
             if record["phase"] == "evaluation":
                 evaluation = record
+                page.write()
                 if run.ranks.is_rank0 and record["update"] < run.recipe.updates:
                     print_note(evaluation_line(record))
                 continue

@@ -1,133 +1,144 @@
-"""report.html of a run: held-out results, training curves, samples and settings."""
+"""The page of runs and evaluations: one HTML file that needs no network, made from their folders alone."""
 
 from __future__ import annotations
 
+import base64
+import gzip
+import hashlib
 import html
-from collections.abc import Sequence
+import json
+import time
+from collections.abc import Callable, Sequence
+from importlib.resources import files
 from pathlib import Path
 
-from rethink.evaluation.bounds import NOTE
-from rethink.evaluation.fresh import rate_columns, why_no_fresh
-from rethink.evaluation.intervals import Estimate
-from rethink.jsonl import Record, read_lines, write_text
-from rethink.printable import printable
-from rethink.report.chart import Point, chart
-from rethink.report.outcome import describe_alarms, describe_training
+from rethink.jsonl import Record, to_json, write_text
+from rethink.printable import printable_line
+from rethink.report.document import read_document, read_replies
+from rethink.report.folders import Source
+from rethink.report.replies import Limits
 from rethink.run_folder import RunFolder
 
-CURVES = {
-    "reward": "reward",
-    "entropy_nats": "entropy, nats per token",
-    "zero_std_groups_frac": "share of groups with equal rewards",
-    "truncated_frac": "share of replies cut at the cap",
-    "length_tokens": "reply length, tokens",
-    "nll_nats": "negative log-likelihood, nats per token",
-    "grad_norm": "gradient norm before clipping",
-    "clip_high_frac": "share of tokens clipped from above",
-    "mismatch/prob_gap": "sampler and trainer: gap of token probabilities",
-}
+REPORT_FILE = "report.html"
 
-UNGRADED = {"n_not_graded": "replies that were not graded"}
-"""The curve that is shown only if there are any."""
-
-STYLE = """
-body { font: 14px/1.5 system-ui, sans-serif; max-width: 1040px; margin: 2em auto; padding: 0 1em; color: #1f2328 }
-svg { margin: 4px; font: 11px system-ui, sans-serif } table { border-collapse: collapse }
-td, th { padding: 3px 12px; border-bottom: 1px solid #ddd; text-align: right } td:first-child { text-align: left }
-pre { background: #f6f8fa; padding: 8px; white-space: pre-wrap; overflow-wrap: anywhere }
-.right { color: #1a7f37 } .wrong { color: #d1242f }
+SHELL = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<div id="page"></div>
+<noscript>This page needs JavaScript.</noscript>
+{data}
+<script>{script}</script>
+</body>
+</html>
 """
 
 
-def write_report(folder: RunFolder) -> Path:
-    """Write report.html from the folder's files and return its path."""
-    updates: list[Record] = []
-    evaluations: list[Record] = []
-    for _, record in read_lines(folder.metrics):
-        (evaluations if record["phase"] == "evaluation" else updates).append(record)
-    samples = [record for _, record in read_lines(folder.samples)]
-    body = [
-        f"<h1>{_text(folder.path.name)}</h1>",
-        _alarms(updates),
-        _evaluations(evaluations),
-        f"<h2>Training</h2>{_curves(updates)}",
-        _samples(samples),
-        f"<h2>Settings</h2><pre>{_text((folder.path / 'config.toml').read_text(encoding='utf-8', errors='replace'))}</pre>",
-    ]
-    file = folder.path / "report.html"
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(folder.path.name)}</title>'
-    write_text(file, f"{head}<style>{STYLE}</style><body>{''.join(body)}</body></html>\n")
+def write_report(folder: RunFolder, file: Path | None = None) -> Path:
+    """Write the page of a run, by default as report.html in its folder, and return its path."""
+    return write_page([Source(folder.path, folder.path.resolve().name)], file or folder.path / REPORT_FILE)
+
+
+def write_page(sources: Sequence[Source], file: Path, limits: Limits | None = None) -> Path:
+    """Write a page with all data of these runs and evaluations, and return its path. The limits hold for all together."""
+    limits = limits or Limits()
+    share = Limits(limits.n_records // len(sources), limits.n_letters // len(sources), limits.n_letters_of_text)
+    data = {"document": pack(read_document(sources))}
+    for number, source in enumerate(sources):
+        data[f"replies-{number}"] = pack(read_replies(source, share))
+    title = sources[0].name if len(sources) == 1 else f"{len(sources)} runs"
+    write_text(file, page(title, data))
     return file
 
 
-def _alarms(updates: Sequence[Record]) -> str:
-    """Return what was trained, and a line per kind of alarm."""
-    lines = [f"<li>{_text(line)}</li>" for line in describe_alarms(updates)]
-    alarms = f"<h2>Alarms</h2><ul>{''.join(lines)}</ul>" if lines else ""
-    return f"<p>{_text(describe_training(updates))}</p>{alarms}"
-
-
-def _text(text: str) -> str:
-    """Return the text for the page: neither markup nor control characters have an effect."""
-    return html.escape(printable(text))
-
-
-def _curves(updates: Sequence[Record]) -> str:
-    titles = CURVES | (UNGRADED if any(record.get("n_not_graded") for record in updates) else {})
-    return "".join(chart(title, _by_phase(updates, key)) for key, title in titles.items())
-
-
-def _by_phase(updates: Sequence[Record], key: str) -> dict[str, list[Point]]:
-    series: dict[str, list[Point]] = {}
-    for record in updates:
-        if record.get(key) is not None:
-            series.setdefault(record["phase"], []).append(Point(record["update"], record[key]))
-    return series
-
-
-def _evaluations(evaluations: Sequence[Record]) -> str:
-    """Return a table with a row per evaluation; each strategy besides solve and refine has a column."""
-    if not evaluations:
-        return ""
-    strategies: dict[str, None] = {}
-    for record in evaluations:
-        strategies |= dict.fromkeys(record.get("strategies", ()))
-    columns = rate_columns(evaluations)
-    rows = [_row("th", ["update", *columns.values(), *strategies])]
-    for record in evaluations:
-        cells = [str(record["update"])]
-        for rate in columns:
-            cells.append(Estimate(**record[rate]).percent())
-        for name in strategies:
-            accuracy = record.get("strategies", {}).get(name)
-            cells.append("" if accuracy is None else Estimate(**accuracy).percent())
-        rows.append(_row("td", cells))
-    graded = NOTE if any(record.get("n_not_graded") for record in evaluations) else ""
-    fresh = why_no_fresh(evaluations)
-    if "fix_fresh" in columns:
-        fresh = "fresh: with another first answer in place of each refinement"
-    about = "; ".join(filter(None, ["In percent, with 95% intervals", graded, fresh]))
-    return f"<h2>Held-out problems</h2><p>{_text(about)}.</p><table>{''.join(rows)}</table>"
-
-
-def _row(tag: str, cells: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<{tag}>{_text(cell)}</{tag}>' for cell in cells)}</tr>"
-
-
-def _samples(samples: Sequence[Record], n: int = 12) -> str:
-    """Return n samples of the last batch: the first and the last ones."""
-    if not samples:
-        return ""
-    last = [s for s in samples if s["batch"] == samples[-1]["batch"]]
-    return "<h2>Samples of the last batch</h2>" + "".join(_sample(s) for s in (*last[: n // 2], *last[-(n // 2) :]))
-
-
-def _sample(sample: Record) -> str:
-    turns = "\n".join(f"[{role}] {text}" for role, text in sample["prompt"])
-    verdict = sample["verdict"]
-    css_class = verdict if verdict in ("right", "wrong") else ""
-    reward = "" if sample["reward"] in (None, 0, 1) and verdict else f" (reward {sample['reward']})"
-    return (
-        f"<pre>{_text(turns)}\n[reply] {_text(sample['reply'])}\n"
-        f'<b class="{css_class}">{_text(verdict)}</b> {_text(sample["reason"])}{reward}</pre>'
+def page(title: str, data: dict[str, bytes], connect: str = "'none'") -> str:
+    """Return the page. `data` are packed documents by the id of the element that holds them; without any, the page asks its
+    server, which `connect` must allow.
+    """
+    script, style = web_file("page.js"), web_file("page.css")
+    blocks: list[str] = []
+    for name, packed in data.items():
+        blocks.append(f'<script type="text/plain" id="{name}">{base64.b64encode(packed).decode()}</script>')
+    return SHELL.format(
+        policy=_policy(script, connect),
+        title=html.escape(printable_line(title)),
+        style=style,
+        script=script,
+        data="\n".join(blocks),
     )
+
+
+def pack(data: Record) -> bytes:
+    """Return the document as compressed JSON, with null for NaN. A browser shows half of a surrogate pair as a damaged
+    letter.
+    """
+    try:
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:  # NaN; to_json takes longer
+        text = to_json(data)
+    return gzip.compress(text.encode("utf-8", "surrogatepass"), compresslevel=5, mtime=0)
+
+
+def web_file(name: str) -> str:
+    """Return a file of the bundled front end (`web/` in the repository)."""
+    return (files("rethink.report") / "web" / name).read_text(encoding="utf-8")
+
+
+def _policy(script: str, connect: str) -> str:
+    """Return the content security policy: only this script runs, and nothing is loaded from anywhere else."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
+        f"connect-src {connect}; base-uri 'none'; form-action 'none'"
+    )
+
+
+class LivePage:
+    """report.html of a run under way, as a context. `write` writes it after an evaluation, unless that takes too much time;
+    the end of the context writes what is new, also after an error. No fault of the page ends the run.
+
+    `is_due` says whether this process writes the page now: a run without a checkpoint has none, so that it can begin again.
+    """
+
+    LARGEST_SHARE = 0.05
+
+    def __init__(self, folder: RunFolder, is_due: Callable[[], bool], warn: Callable[[str], None]) -> None:
+        self._source = Source(folder.path, folder.path.resolve().name)
+        self._is_due = is_due
+        self._warn = warn
+        self._not_before = 0.0
+        self._written = ""
+
+    def __enter__(self) -> LivePage:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _error: object, _traceback: object) -> None:
+        if kind is None or issubclass(kind, Exception):  # a second Ctrl-C stops at once
+            self._write()
+
+    def write(self) -> None:
+        """Write the page, unless the last time was too short ago."""
+        if time.monotonic() >= self._not_before:
+            self._write()
+
+    def _write(self) -> None:
+        started = time.monotonic()
+        try:
+            stamp = self._source.metrics_stamp() + self._source.replies_stamp()
+            if not self._is_due() or stamp == self._written:
+                return
+            write_page([self._source], self._source.folder / REPORT_FILE)
+            self._written = stamp
+        except Exception as err:
+            self._warn(
+                f"cannot write {REPORT_FILE}: {err}; once the cause is gone: rethink report {self._source.folder}"
+            )
+        now = time.monotonic()
+        self._not_before = now + (now - started) / self.LARGEST_SHARE
