@@ -26,7 +26,7 @@ from rethink.policies.token_policy import Request
 from rethink.types import Sampling
 from support import random_models
 from support.forward import ARCHITECTURES, LLAMA_LIKE, build
-from support.model_families import STATEFUL, build_module
+from support.model_families import FAMILIES, build_module
 from support.samples import make_prompt, sdpa_attention
 
 IDS_N_T = torch.tensor([[5, 11, 2, 17, 3], [7, 3, 23, 2, 29], [31, 2, 5, 13, 11]])
@@ -107,15 +107,6 @@ def test_random_weights_depend_only_on_the_seed(model_folders: dict[str, Path]) 
     assert not torch.equal(weights(first), weights(load_model(folder)))
 
 
-@pytest.mark.parametrize("name", STATEFUL)
-def test_layers_that_carry_a_state_are_refused(name: str) -> None:
-    """Guards against a state that runs on from one row of the flat sequence into the next: with a single row, such a
-    model would give the right logits."""
-    model = LanguageModel(build_module(*STATEFUL[name]), None, path=name)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=f"'{name}' is not supported"):
-        choose_forward_pass(model)
-
-
 def test_missing_and_damaged_files_are_named(model_folders: dict[str, Path], tmp_path: Path) -> None:
     """Guards against tracebacks, and weights that are taken for a template."""
     folder = shutil.copytree(model_folders["llama"], tmp_path / "cut")
@@ -156,12 +147,22 @@ def test_choice_of_the_forward_pass(name: str) -> None:
     assert isinstance(model.weights(), FusedWeights if model.fused else ModuleWeights)
 
 
-def test_models_that_fail_in_our_forward_pass_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Regression: a traceback for Falcon."""
+def test_models_that_change_their_logits_in_another_way_are_refused() -> None:
+    """Guards against log-probs that are silently not the model's: this class ignores the cap of its configuration."""
+    kind, changes, _ = FAMILIES["Gemma 3 with images"]
+    text = {**changes["text_config"], "final_logit_softcapping": 2.0}
+    module = build_module(kind, {**changes, "text_config": text})
+    with pytest.raises(UserError, match=r"is not supported \(Gemma3ForConditionalGeneration\): it changes its logits"):
+        choose_forward_pass(LanguageModel(module, None, path="capped"))  # type: ignore[arg-type]
+
+
+def test_the_plain_path_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a slow run without a reason, and a refusal (Falcon's attention cannot be replaced)."""
     monkeypatch.setitem(random_models.SHAPES, "falcon", {})
     folder = random_models.save_random_model(tmp_path, "falcon")
-    with pytest.raises(UserError, match=r"is not supported \(FalconForCausalLM\): our forward pass fails"):
-        load_model(str(folder))
+    with pytest.warns(UserWarning, match="runs with its own attention and cache, which is slower"):
+        model = load_model(str(folder))
+    assert model.path_name == "plain"
 
 
 def test_end_tokens_must_be_ids(tmp_path: Path) -> None:

@@ -26,6 +26,22 @@ class Family(NamedTuple):
 WINDOWED = ["sliding_attention", "full_attention"] * 2
 MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 
+MAMBA = {
+    "mamba_n_heads": 8,
+    "mamba_d_head": 8,
+    "mamba_n_groups": 2,
+    "mamba_d_state": 8,
+    "mamba_expand": 2,
+    "mamba_chunk_size": 8,
+}
+DELTA = {
+    "head_dim": 8,
+    "layer_types": ["linear_attention", "full_attention"] * 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+}
 VISION = {
     "hidden_size": 16,
     "intermediate_size": 16,
@@ -112,6 +128,20 @@ FAMILIES = {
     ),
     "Granite MoE": Family("granitemoe", {"logits_scaling": 3.0, "num_local_experts": 4}, "modules"),
     "Phi-3": Family("phi3", {"sliding_window": 5}, "modules"),
+    "Phi-3 with LongRoPE": Family(
+        "phi3",
+        {
+            "original_max_position_embeddings": 64,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 100.0,
+                "original_max_position_embeddings": 64,
+                "short_factor": [1.0, 1.5, 2.0, 2.5],
+                "long_factor": [4.0, 5.0, 6.0, 7.0],
+            },
+        },
+        "modules",
+    ),
     "OLMo 2": Family("olmo2", {}, "modules"),
     "OLMo 3": Family("olmo3", {"sliding_window": 5, "layer_types": WINDOWED}, "modules"),
     "DeepSeek-V3": Family(
@@ -154,6 +184,69 @@ FAMILIES = {
     "Hunyuan": Family("hunyuan_v1_dense", {"head_dim": 8}, "modules"),
     "Seed-OSS": Family("seed_oss", {"head_dim": 8}, "fused"),
     "EXAONE 4": Family("exaone4", {"sliding_window": 5, "layer_types": WINDOWED}, "modules"),
+    "Qwen3-Next": Family("qwen3_next", {"shared_expert_intermediate_size": 16, **DELTA, **MOE}, "plain"),
+    "Qwen3.5": Family("qwen3_5_text", DELTA, "plain"),
+    "Qwen3.5-MoE": Family("qwen3_5_moe_text", {"shared_expert_intermediate_size": 16, **DELTA, **MOE}, "plain"),
+    "Granite hybrid": Family(
+        "granitemoehybrid",
+        {
+            **MAMBA,
+            "layer_types": ["mamba", "attention"] * 2,
+            "num_local_experts": 4,
+            "shared_intermediate_size": 32,
+            "logits_scaling": 3.0,
+        },
+        "plain",
+    ),
+    "Falcon-H1": Family("falcon_h1", {**MAMBA, "mamba_d_ssm": 64, "lm_head_multiplier": 0.5, "head_dim": 8}, "plain"),
+    "Bamba": Family("bamba", {**MAMBA, "attn_layer_indices": [1, 3]}, "plain"),
+    "Jamba": Family(
+        "jamba",
+        {
+            "attn_layer_period": 2,
+            "attn_layer_offset": 1,
+            "num_experts": 4,
+            "mamba_d_state": 8,
+            "mamba_dt_rank": 4,
+            "use_mamba_kernels": False,
+        },
+        "plain",
+    ),
+    "Nemotron-H": Family(
+        "nemotron_h",
+        {
+            "layers_block_type": ["mamba", "mlp", "attention", "moe"],
+            "head_dim": 8,
+            "mamba_num_heads": 8,
+            "mamba_head_dim": 8,
+            "ssm_state_size": 8,
+            "n_groups": 2,
+            "chunk_size": 8,
+            "n_routed_experts": 4,
+            "moe_intermediate_size": 16,
+            "moe_shared_expert_intermediate_size": 16,
+        },
+        "plain",
+    ),
+    "MiniMax": Family(
+        "minimax",
+        {
+            "head_dim": 8,
+            "layer_types": ["linear_attention", "full_attention"] * 2,
+            "block_size": 4,
+            "num_local_experts": 4,
+        },
+        "plain",
+    ),
+    "LFM2": Family("lfm2", {"layer_types": ["conv", "full_attention"] * 2, "block_auto_adjust_ff_dim": False}, "plain"),
+    "Mamba 2": Family(
+        "mamba2",
+        {"num_heads": 8, "head_dim": 8, "expand": 2, "state_size": 8, "n_groups": 2, "chunk_size": 8},
+        "plain",
+    ),
+    "Falcon": Family("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}, "plain"),
+    "GPT-Neo": Family("gpt_neo", {"num_heads": 4, "num_layers": 4, "attention_types": [[["global"], 4]]}, "plain"),
+    "BLOOM": Family("bloom", {"n_head": 4, "n_layer": 4}, "plain"),
     "MiMo-V2": Family(
         "mimo_v2_flash", {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}, "modules"
     ),
@@ -161,18 +254,8 @@ FAMILIES = {
 }
 
 
-STATEFUL: dict[str, tuple[str, dict[str, Any]]] = {
-    "Mamba 2": (
-        "mamba2",
-        {"num_heads": 8, "head_dim": 8, "expand": 2, "state_size": 8, "n_groups": 2, "chunk_size": 8, "conv_kernel": 4},
-    ),
-    "LFM2": ("lfm2", {"layer_types": ["conv", "full_attention"] * 2, "block_auto_adjust_ff_dim": False}),
-}
-"""Families with layers that carry a state from token to token."""
-
-
-def build_module(kind: str, changes: dict[str, Any]) -> Any:
-    """Return a random float32 module. Its vectors are random, too: ones would hide faults."""
+def build_config(kind: str, changes: dict[str, Any]) -> Any:
+    """Return a small configuration of a kind."""
     common = {
         "vocab_size": V,
         "hidden_size": 32,
@@ -187,12 +270,17 @@ def build_module(kind: str, changes: dict[str, Any]) -> Any:
         "initializer_range": 0.3,
         "tie_word_embeddings": False,
     }
+    given = {**common, **changes}
+    if "text_config" in changes:
+        given = {**changes, "text_config": {**common, **changes["text_config"]}}
+    return AutoConfig.for_model(kind, **given)
+
+
+def build_module(kind: str, changes: dict[str, Any]) -> Any:
+    """Return a random float32 module. Its vectors are random, too: ones would hide faults."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(13)
-        given = {**common, **changes}
-        if "text_config" in changes:
-            given = {**changes, "text_config": {**common, **changes["text_config"]}}
-        module = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **given)).eval()
+        module = AutoModelForCausalLM.from_config(build_config(kind, changes)).eval()
         for p in module.parameters():
             if p.dim() == 1 or not bool(p.isfinite().all()):
                 p.copy_(p.nan_to_num(0, 0, 0) + 0.3 * torch.randn_like(p))

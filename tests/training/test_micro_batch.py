@@ -82,16 +82,19 @@ rows_to_pack = st.builds(
 )
 
 
-@given(rows_to_pack, st.integers(1, 101), st.integers(1, 5))
+@given(rows_to_pack, st.integers(1, 101), st.integers(1, 5), st.booleans())
 @settings(max_examples=100, deadline=None)
 def test_every_row_is_packed_once_and_within_the_budget(
-    rows: list[TrainingSample], max_tokens: int, n_shares: int
+    rows: list[TrainingSample], max_tokens: int, n_shares: int, shares_prompts: bool
 ) -> None:
-    """Guards against lost or repeated samples, and micro-batches over the limit."""
+    """Guards against lost or repeated samples, and micro-batches over the limit, also of models that compute a prompt for
+    each of its replies."""
     nothing = [TrainingSample(s) for s in NOTHING_TRAINED]
-    batches = pack([nothing[0], *rows, nothing[1]], max_tokens, n_shares)
+    batches = pack([nothing[0], *rows, nothing[1]], max_tokens, n_shares, shares_prompts)
     assert sorted(row.advantage for batch in batches for row in batch) == sorted(row.advantage for row in rows)
-    assert all(len(batch) == 1 or n_tokens(batch) <= max_tokens for batch in batches)
+    for batch in batches:
+        apart = sum(n_tokens([row]) for row in batch)
+        assert len(batch) == 1 or (n_tokens(batch) if shares_prompts else apart) <= max_tokens
 
 
 @pytest.mark.parametrize("n_shares", [1, 2, 3])

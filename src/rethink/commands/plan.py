@@ -57,9 +57,10 @@ def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, length
     from rethink.methods import needs_of
     from rethink.models.device import GPU_CACHE_FRAC
     from rethink.models.model_folder import reason
+    from rethink.models.positions import max_positions
     from rethink.plan.advice import changes, first_fit
     from rethink.plan.estimate import Estimates, memory_settings
-    from rethink.plan.meta_model import build_meta_model, read_config
+    from rethink.plan.meta_model import build_meta_model, keeps_its_attention, read_config
     from rethink.training.check import check_room
     from rethink.training.open_trainer import why_unsupported
 
@@ -67,8 +68,13 @@ def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, length
     if refusal:
         raise UserError(refusal)
     model_config = read_config(recipe.model.path, config)
+    if keeps_its_attention(model_config):
+        raise UserError(
+            f"cannot plan {recipe.model.path!r}: it runs with its own attention and cache, which is slower and takes "
+            "memory that the plan does not know (docs/models.md); try a run with few problems and read what it takes"
+        )
     if needs_of(recipe.method["name"]).samples:
-        positions = getattr(model_config.get_text_config(), "max_position_embeddings", None)
+        positions = max_positions(model_config.get_text_config())
         check_room("sampling.max_tokens", recipe.sampling.max_tokens, positions)
     if not recipe.sampler.cache_gib:
         recipe = replace(recipe, sampler=replace(recipe.sampler, cache_gib=GPU_CACHE_FRAC * gib))

@@ -9,8 +9,9 @@ import torch
 
 from rethink.models.chat import Chat
 from rethink.models.device import prefers_bfloat16
-from rethink.models.forward import FusedWeights, ModuleWeights, Weights
+from rethink.models.forward import FusedWeights, ModuleWeights, PlainWeights, Weights
 from rethink.models.forward.gradient_checkpointing import enable_checkpointing
+from rethink.models.positions import max_positions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -19,13 +20,16 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class LanguageModel:
     """The module and its chat, as `load_model` opens them from `path`.
 
-    A `fused` model has Llama's layers and uses our faster forward pass. A model with a LoRA adapter has a `base`: the same
-    frozen weights without the adapter.
+    A `fused` model has Llama's layers and uses our faster forward pass. A `plain` one keeps its own attention and cache
+    (`PlainWeights`); it `pads_left` if padding before a prompt changes nothing that it computes. A model with a LoRA
+    adapter has a `base`: the same frozen weights without the adapter.
     """
 
     module: Any
     chat: Chat
     fused: bool = False
+    plain: bool = False
+    pads_left: bool = False
     base: LanguageModel | None = None
     path: str = ""
     gradient_checkpointing: bool = False
@@ -38,7 +42,7 @@ class LanguageModel:
     @property
     def path_name(self) -> str:
         """The forward pass that the model runs through, as docs/models.md names it."""
-        return "fused" if self.fused else "modules"
+        return "fused" if self.fused else "plain" if self.plain else "modules"
 
     @property
     def n_embeddings(self) -> int:
@@ -56,8 +60,7 @@ class LanguageModel:
     @property
     def max_positions(self) -> int | None:
         """The longest sequence that the model has positions for; None if its config does not say."""
-        limit = getattr(self.config, "max_position_embeddings", None)
-        return int(limit) if limit else None
+        return max_positions(self.config)
 
     @property
     def hidden_size(self) -> int:
@@ -81,7 +84,7 @@ class LanguageModel:
         dtype = dtype or self.dtype
         if self.fused:
             return FusedWeights(self.module, dtype, trainable, copy, self.gradient_checkpointing)
-        return ModuleWeights(self.module, dtype, trainable, copy)
+        return (PlainWeights if self.plain else ModuleWeights)(self.module, dtype, trainable, copy)
 
 
 def pick_dtype(setting: str, model: LanguageModel, device: torch.device | None = None) -> torch.dtype:

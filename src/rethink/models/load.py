@@ -6,6 +6,7 @@ Sampler and trainer use the same forward pass, with the output layer in float32,
 from __future__ import annotations
 
 import itertools
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from transformers import AutoTokenizer
 from rethink.errors import UserError
 from rethink.models import bundled, hub, lora
 from rethink.models.device import keep_freed_memory
-from rethink.models.forward import PackedAttention, PackedRow, Span
+from rethink.models.forward import PackedAttention, PackedRow, PlainWeights, Span
 from rethink.models.forward.fused import is_llama_like
 from rethink.models.forward.modules import own_attention
 from rethink.models.forward.weights import logits
@@ -27,6 +28,9 @@ from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.models.model_folder import check_folder, has_vocabulary, reason
 from rethink.models.open_chat import check_vocabulary, open_chat
 from rethink.models.read_weights import random_module, read_module
+
+TOLERANCE = 0.02
+"""How far our logits may be from the model's, as a share of the largest: bfloat16 rounds."""
 
 MOST = 8
 """The tokens of a row with which our forward pass is compared."""
@@ -79,6 +83,12 @@ def load_model(
     chat = open_chat(path, tokenizer, _stop_ids(module, tokenizer), template, template_options or {}, rows)
     chat = replace(chat, thinking=thinking)
     model = choose_forward_pass(LanguageModel(module, chat, path=base or path))
+    if model.plain:
+        warnings.warn(
+            f"{path} runs with its own attention and cache, which is slower: in training, each prompt is computed once for "
+            "each of its replies (docs/models.md)",
+            stacklevel=2,
+        )
     return model if base is None else choose_forward_pass(lora.load(model, source))
 
 
@@ -139,27 +149,43 @@ def _stop_ids(module: Any, tokenizer: Any) -> frozenset[int]:
 
 @torch.no_grad()
 def choose_forward_pass(model: LanguageModel) -> LanguageModel:
-    """Return the model, with `fused` set if its layers allow it.
+    """Return the model with the fastest forward pass that reproduces its logits: fused, through its modules, or plain.
 
-    Raise UserError if neither forward pass reproduces the model's logits."""
+    Raise UserError if none does."""
     module = model.module
     kind = type(module).__name__
     if not hasattr(module, "base_model") or module.get_output_embeddings() is None:
         raise UserError(f"{model.path!r} is not a causal language model with an output layer ({kind})")
-    reason = "it changes its logits after the output layer, or has an unusual attention"
+    reason = ""
     try:
         trial = _Trial(model)
-        for fused in (True, False):
-            model.fused = fused
-            if (is_llama_like(module) or not fused) and trial.passes(model):
+        for model.fused, model.plain in ((True, False), (False, False), (False, True)):
+            if model.fused and not is_llama_like(module):
+                continue
+            reason = _fault(trial, model)
+            if not reason:
                 return model
-    except UserError as err:
-        reason = str(err)
     except torch.OutOfMemoryError:
         raise
-    except Exception as err:  # architectures that do not fit our forward pass fail in all kinds of ways
-        reason = f"our forward pass fails: {err}"
+    except Exception as err:  # a module that fails by itself
+        reason = f"it fails in transformers: {err}"
     raise UserError(f"{model.path!r} is not supported ({kind}): {reason}")
+
+
+def _fault(trial: _Trial, model: LanguageModel) -> str:
+    """Return why the forward pass that is chosen in the model cannot be used; "" if it can."""
+    try:
+        if not trial.passes(model):
+            return "it changes its logits after the output layer in a way that we do not know"
+        if model.plain:
+            model.pads_left = trial.pads_left(model)
+    except UserError as err:
+        return str(err)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as err:  # architectures that do not fit a forward pass fail in all kinds of ways
+        return f"the forward pass with its own attention fails: {err}"
+    return ""
 
 
 class _Trial:
@@ -176,19 +202,56 @@ class _Trial:
         self.theirs: list[tuple[Tensor, Tensor]] = []  # by row: places in the flat sequence, and logits there
         for reply in (self.a, self.b):
             places = torch.cat([torch.arange(span.start, span.start + span.length) for span in (self.prompt, reply)])
-            ids_1_T = self.ids_T[places.to(model.device)][None]
+            places = places.to(model.device)
+            ids_1_T = self.ids_T[places][None]
             out = module(input_ids=ids_1_T, attention_mask=torch.ones_like(ids_1_T), use_cache=False)
             self.theirs.append((places, out.logits[0].float()))
 
     def passes(self, model: LanguageModel) -> bool:
         """Return whether the forward pass that is chosen in the model gives the model's logits."""
         replies = [PackedRow((self.prompt, reply), reply.length) for reply in (self.a, self.b)]
-        attend = PackedAttention([[PackedRow((self.prompt,), self.prompt.length)], replies], model.device)
+        attend = _Counted([[PackedRow((self.prompt,), self.prompt.length)], replies], model.device)
         positions = torch.arange(len(self.ids_T), device=model.device)
         positions[self.b.start :] -= self.a.length
         weights = model.weights()
         ours_T_V = logits(weights.hidden(self.ids_T, positions, attend), weights.head)
-        return all(_are_close(ours_T_V[places.to(model.device)], theirs_T_V) for places, theirs_T_V in self.theirs)
+        if not model.plain and attend.layers != list(range(len(attend.layers))):
+            raise UserError("some of its layers have no attention")
+        return all(_are_close(ours_T_V[places], theirs_T_V) for places, theirs_T_V in self.theirs)
+
+    def pads_left(self, model: LanguageModel) -> bool:
+        """Return whether padding before a prompt changes nothing. Raise UserError if its cache does not continue a row."""
+        places, _ = self.theirs[0]
+        n = len(places)
+        starts = [n - 1, max(1, n // 2)]
+        if self._continues(model, starts):
+            return True
+        if all(self._continues(model, [start]) for start in starts):
+            return False
+        raise UserError("its cache does not continue a row")
+
+    def _continues(self, model: LanguageModel, starts: list[int]) -> bool:
+        """Return whether the first row's logits are right after so many of its tokens, and after one more."""
+        places, theirs_T_V = self.theirs[0]
+        ids_T, weights = self.ids_T[places], model.weights()
+        assert isinstance(weights, PlainWeights)
+        before_N_H, state = weights.start([ids_T[:start].tolist() for start in starts])
+        after_N_H = weights.step(ids_T[starts], state)
+        ours_N_V = logits(torch.cat([before_N_H, after_N_H]), weights.head)
+        theirs_N_V = theirs_T_V[[*(start - 1 for start in starts), *starts]]
+        return _are_close(ours_N_V, theirs_N_V, 1e-3 if model.dtype == torch.float32 else TOLERANCE)
+
+
+class _Counted(PackedAttention):
+    """Attention that records the layers that call it."""
+
+    def __init__(self, blocks: list[list[PackedRow]], device: torch.device) -> None:
+        super().__init__(blocks, device)
+        self.layers: list[int] = []
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, **how: Any) -> Tensor:
+        self.layers.append(layer)
+        return super().__call__(layer, q, k, v, **how)
 
 
 def _trial_lengths(n_positions: int) -> tuple[int, int, int]:
@@ -198,7 +261,7 @@ def _trial_lengths(n_positions: int) -> tuple[int, int, int]:
     return n - a, a, max(1, a - 1)
 
 
-def _are_close(ours_T_V: Tensor, theirs_T_V: Tensor) -> bool:
+def _are_close(ours_T_V: Tensor, theirs_T_V: Tensor, tolerance: float = TOLERANCE) -> bool:
     if ours_T_V.shape != theirs_T_V.shape:
         return False
-    return torch.allclose(ours_T_V, theirs_T_V, rtol=0.02, atol=0.02 * float(theirs_T_V.abs().max()))
+    return torch.allclose(ours_T_V, theirs_T_V, rtol=tolerance, atol=tolerance * float(theirs_T_V.abs().max()))

@@ -16,6 +16,7 @@ from rethink.models.gguf.locate import find_here, is_gguf
 from rethink.models.load import find_tokenizer
 from rethink.models.model_folder import check_folder, reason
 from rethink.models.open_chat import check_vocabulary, open_chat
+from rethink.models.positions import max_positions
 from rethink.models.read_weights import refuse_quantized
 from rethink.settings import ModelSource
 
@@ -59,8 +60,7 @@ def read_model_info(source: ModelSource) -> ModelInfo | None:
     rows = int(config.vocab_size)
     check_vocabulary(path, tokenizer, rows)
     chat = open_chat(path, tokenizer, stop_ids, source.template, source.template_options, rows)
-    positions = getattr(config, "max_position_embeddings", None)
-    return ModelInfo(chat, int(positions) if positions else None, config)
+    return ModelInfo(chat, max_positions(config), config)
 
 
 def _folder(path: str) -> str | None:

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from rethink.errors import UserError
 from rethink.models import bundled, lora
 from rethink.models.forward.fused import is_llama_like
+from rethink.models.forward.modules import KNOWN_LAYERS
 from rethink.models.gguf.folder import info_folder
 from rethink.models.gguf.locate import find, is_gguf
 from rethink.models.language_model import DTYPES, LanguageModel
@@ -49,3 +50,12 @@ def build_meta_model(config: Any, dtype: str = "float32", rank: int = 0) -> Lang
     no_chat: Any = None
     model = LanguageModel(module, no_chat, is_llama_like(module))
     return lora.add_adapter(model, Lora(rank), 0) if rank else model
+
+
+def keeps_its_attention(config: Any) -> bool:
+    """Return whether a model with this configuration runs with its own attention and cache, as far as its parts tell."""
+    module = build_meta_model(config).module
+    kinds = getattr(config.get_text_config(), "layer_types", None) or ()
+    decoder = module.get_decoder() if hasattr(module, "get_decoder") else module
+    has_convolution = any(isinstance(part, torch.nn.Conv1d) for part in decoder.modules())
+    return has_convolution or not KNOWN_LAYERS.issuperset(kinds) or not decoder._supports_attention_backend

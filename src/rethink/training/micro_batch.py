@@ -87,11 +87,14 @@ class MicroBatch:
         return self.sums_by_sample(values_T, counts_T) / n_T.clamp(min=1)
 
 
-def pack(samples: Sequence[TrainingSample], max_tokens: int, n_shares: int = 1) -> list[list[TrainingSample]]:
+def pack(
+    samples: Sequence[TrainingSample], max_tokens: int, n_shares: int = 1, shares_prompts: bool = True
+) -> list[list[TrainingSample]]:
     """Distribute samples over micro-batches of similar size, at most `max_tokens` tokens each; return the micro-batches.
 
     Samples of one prompt stay together where possible. A sample longer than `max_tokens` gets its own micro-batch. With
     enough samples, the number of micro-batches is a multiple of `n_shares`. Samples without trained tokens are left out.
+    A prompt counts once in a micro-batch; unless the model `shares_prompts`, once for each sample.
     """
     prompts: dict[tuple[int, ...], list[TrainingSample]] = {}
     total = 0
@@ -100,6 +103,7 @@ def pack(samples: Sequence[TrainingSample], max_tokens: int, n_shares: int = 1) 
             continue
         if item.sample.prompt_ids not in prompts:
             prompts[item.sample.prompt_ids] = []
+        if not (shares_prompts and prompts[item.sample.prompt_ids]):
             total += len(item.sample.prompt_ids)
         prompts[item.sample.prompt_ids].append(item)
         total += item.n_fed
@@ -115,12 +119,17 @@ def pack(samples: Sequence[TrainingSample], max_tokens: int, n_shares: int = 1) 
                 batches.append([])
                 used, new = 0, len(prompt)
             batches[-1].append(item)
-            used, done, new = used + new + item.n_fed, done + size, 0
+            used, done = used + new + item.n_fed, done + size
+            new = 0 if shares_prompts else len(prompt)
     return batches
 
 
-def pack_pairs(samples: Sequence[TrainingSample], max_tokens: int, n_shares: int = 1) -> list[list[TrainingSample]]:
-    """Distribute pairs, samples 2 k and 2 k + 1, over micro-batches of at most `max_tokens` tokens; return these."""
+def pack_pairs(
+    samples: Sequence[TrainingSample], max_tokens: int, n_shares: int = 1, shares_prompts: bool = False
+) -> list[list[TrainingSample]]:
+    """Distribute pairs, samples 2 k and 2 k + 1, over micro-batches of at most `max_tokens` tokens; return these.
+
+    Each sample counts with its prompt, whether the model shares prompts or not."""
     batches: list[list[TrainingSample]] = []
     used = 0
     for i in range(0, len(samples), 2):

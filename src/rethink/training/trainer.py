@@ -165,7 +165,7 @@ class Trainer:
             loss = loss_of(part)
             samples = loss.samples(part)
             n_shares = self.engine.n_shares(len(samples))
-            for packed in loss.pack(samples, self._micro_batch_tokens, n_shares):
+            for packed in loss.pack(samples, self._micro_batch_tokens, n_shares, not self.model.plain):
                 found.append(Pack(part, packed))
         return found
 
@@ -187,7 +187,8 @@ class Trainer:
         statistics.mean("grad_norm", torch.tensor([norm]))
 
     def _pack(self, samples: Sequence[TrainingSample]) -> list[list[TrainingSample]]:
-        return pack(samples, self._micro_batch_tokens, self.engine.n_shares(len(samples)))
+        n_shares = self.engine.n_shares(len(samples))
+        return pack(samples, self._micro_batch_tokens, n_shares, not self.model.plain)
 
     @property
     def _micro_batch_tokens(self) -> int:

@@ -3,6 +3,7 @@
 from rethink.models.forward.attention import AttentionFn, PackedAttention, PackedRow, Span, Variant, group_by_length
 from rethink.models.forward.fused import FusedWeights
 from rethink.models.forward.modules import ModuleWeights
+from rethink.models.forward.plain import PlainWeights
 from rethink.models.forward.weights import Head, Weights
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "ModuleWeights",
     "PackedAttention",
     "PackedRow",
+    "PlainWeights",
     "Span",
     "Variant",
     "Weights",

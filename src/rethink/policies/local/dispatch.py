@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
 from threading import Event
+from typing import Protocol
 
-from rethink.policies.local.decode import Decoder
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.token_policy import Generation, Request
 from rethink.threads import running
@@ -22,7 +22,23 @@ Part = tuple[int, Request]
 
 Finished = tuple[Part, list[Generation]]
 
-OpenDecoder = Callable[[Sequence[Request], Prefiller], Decoder]
+
+class AnyDecoder(Protocol):
+    """A `Decoder`, or a `PlainDecoder`."""
+
+    @property
+    def is_done(self) -> bool: ...
+
+    def step(self) -> list[tuple[int, list[Generation]]]:
+        """Sample a token for every running row; return the requests that this completes."""
+        ...
+
+    def first_ids(self) -> list[int]:
+        """Return the ids of the first reply, as far as it is sampled."""
+        ...
+
+
+OpenDecoder = Callable[[Sequence[Request], Prefiller], AnyDecoder]
 
 
 def shard_requests(requests: Sequence[Request], order: Sequence[int], n: int, max_members: int) -> list[list[Part]]:

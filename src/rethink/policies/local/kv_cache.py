@@ -258,10 +258,17 @@ def bytes_per_token(model: LanguageModel, dtype: torch.dtype) -> int:
         config.per_layer_config if getattr(config, "is_heterogeneous", False) else [config] * config.num_hidden_layers
     )
     itemsize = 4 if model.device.type == "cpu" else dtype.itemsize
-    return sum(2 * _size_of_keys(layer) * itemsize for layer in layers)
+    return sum(_n_numbers(layer) * itemsize for layer in layers)
 
 
-def _size_of_keys(config: Any) -> int:
-    """Return how many numbers the keys of one token are in a layer."""
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return int(heads) * int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+def _n_numbers(config: Any) -> int:
+    """Return how many numbers the keys and values of one token are in a layer.
+
+    Models without attention keep a state of about the size of a few tokens, and count as if they kept each."""
+    queries = getattr(config, "num_attention_heads", None)
+    if not isinstance(queries, int) or not queries:
+        return 2 * int(config.hidden_size)
+    heads = getattr(config, "num_key_value_heads", None) or queries
+    size = getattr(config, "qk_head_dim", None) or getattr(config, "head_dim", None) or config.hidden_size // queries
+    values = getattr(config, "v_head_dim", None) or size  # DeepSeek's are of another size
+    return int(heads) * (int(size) + int(values))

@@ -9,13 +9,14 @@ from typing import Literal
 import torch
 
 from rethink.models.device import cache_bytes
-from rethink.models.forward import Weights
+from rethink.models.forward import PlainWeights, Weights
 from rethink.models.language_model import LanguageModel
 from rethink.policies.local.decode import Decoder, max_replies_that_fit
 from rethink.policies.local.detokenize import Detokenizer
-from rethink.policies.local.dispatch import MIN_NUMBERS, GroupCollector, dispatch, shard_requests
+from rethink.policies.local.dispatch import MIN_NUMBERS, AnyDecoder, GroupCollector, dispatch, shard_requests
 from rethink.policies.local.graphs import Graphs, gpu_graphs
 from rethink.policies.local.kv_cache import bytes_per_token
+from rethink.policies.local.plain_decode import PlainDecoder
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.local.prefix_cache import PrefixCache
 from rethink.policies.local.score import ScoreRow, score, score_row
@@ -103,7 +104,8 @@ class LocalPolicy(TokenPolicy):
         """Inside this context, cache keys and values of prompts and replies, and reuse them for prompts that begin alike.
 
         Replies do not change, except for rounding. The prefix cache takes at most `cache_bytes`, in addition to the KV
-        cache of decoding. It is dropped at the end and by `publish`. A nested context has no effect.
+        cache of decoding. It is dropped at the end and by `publish`. A nested context has no effect, nor has one
+        for a model that keeps its own cache.
         """
         if self._prefiller.prefixes is not None:
             yield
@@ -129,14 +131,29 @@ class LocalPolicy(TokenPolicy):
         collector = GroupCollector(requests)
         with self._graphs() as graphs:
 
-            def open_decoder(some: Sequence[Request], prefiller: Prefiller) -> Decoder:
-                return Decoder(weights, self.model.chat, some, sampling, prefiller, cache_tokens, graphs)
+            def open_decoder(some: Sequence[Request], prefiller: Prefiller) -> AnyDecoder:
+                return self._decoder(weights, some, sampling, prefiller, cache_tokens, graphs)
 
             in_caller_thread = self.model.device.type == "cpu"
             for part, replies in dispatch(shares, open_decoder, self._prefiller, in_caller_thread=in_caller_thread):
                 complete = collector.add(part, replies)
                 if complete is not None:
                     yield part[0], complete
+
+    def _decoder(
+        self,
+        weights: Weights,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        prefiller: Prefiller,
+        cache_tokens: int,
+        graphs: Graphs | None,
+    ) -> AnyDecoder:
+        chat = self.model.chat
+        if isinstance(weights, PlainWeights):
+            pads_left = self.model.pads_left
+            return PlainDecoder(weights, chat, requests, sampling, prefiller, cache_tokens, pads_left=pads_left)
+        return Decoder(weights, chat, requests, sampling, prefiller, cache_tokens, graphs)
 
     def _shortest_first(self, requests: Sequence[Request]) -> list[int]:
         """Return the indices of the requests, in order of the tokens to compute."""
@@ -155,7 +172,7 @@ class LocalPolicy(TokenPolicy):
         finished: list[tuple[int, list[Generation]]] = []
         with self._graphs() as graphs:
             weights, cache_tokens = self._current_weights(), self._cache_tokens()
-            decoder = Decoder(weights, self.model.chat, requests, how, self._prefiller, cache_tokens, graphs)
+            decoder = self._decoder(weights, requests, how, self._prefiller, cache_tokens, graphs)
             while not decoder.is_done:
                 finished = decoder.step()
                 _emit(on_text, detokenizer.add(decoder.first_ids()))

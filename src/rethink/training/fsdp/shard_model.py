@@ -12,6 +12,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torch.nn import Module, Parameter
 
 from rethink.distributed import Ranks, raise_as_lost_rank
+from rethink.errors import UserError
 from rethink.models import lora
 from rethink.models.language_model import LanguageModel, pick_dtype
 from rethink.settings import Training
@@ -33,6 +34,11 @@ def build(
         return _to_meta(loaded[0]), None if base is None else lora.fingerprint(base.module)
 
     meta_model, fingerprint = ranks.on_rank0(load_meta_model)
+    if meta_model.plain:
+        raise UserError(
+            f"{meta_model.path} cannot be trained in several processes: it runs with its own attention and cache "
+            "(docs/models.md); train it in one process, without torchrun"
+        )
     model = replace(meta_model, module=copy.deepcopy(meta_model.module), base=None)
     scorer = Scorer(model.module, pick_dtype(settings.autocast, meta_model, device), settings)
     with raise_as_lost_rank(ranks.rank):

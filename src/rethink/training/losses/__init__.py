@@ -53,7 +53,7 @@ class Loss(NamedTuple):
 
     compute: Callable[[MicroBatch, Any, Any, LossSettings], LossOutput]
     samples: Callable[[Any], list[TrainingSample]] = samples_with_gradient
-    pack: Callable[[Sequence[TrainingSample], int, int], list[list[TrainingSample]]] = pack
+    pack: Callable[[Sequence[TrainingSample], int, int, bool], list[list[TrainingSample]]] = pack
     forward: Callable[[Weights, Weights | None, MicroBatch, Any, int], Any] = only_log_probs
     reference_log_probs: bool = True
 

@@ -82,12 +82,12 @@ def distilled_samples(part: Distill) -> list[TrainingSample]:
 
 
 def pack_for_teacher(
-    samples: Sequence[TrainingSample], max_tokens: int, n_shares: int = 1
+    samples: Sequence[TrainingSample], max_tokens: int, n_shares: int = 1, shares_prompts: bool = True
 ) -> list[list[TrainingSample]]:
     """Distribute samples over micro-batches that fit also as the teacher reads them: its prompts are the longer ones."""
     numbered = [replace(_for_teacher(item), position=i) for i, item in enumerate(samples)]
     batches = []
-    for batch in pack(numbered, max_tokens, n_shares):
+    for batch in pack(numbered, max_tokens, n_shares, shares_prompts):
         batches.append([samples[item.position] for item in batch])
     return batches
 
