@@ -33,7 +33,7 @@ KEYS = {
         remember rate sub_question sub_answer enough system show_reasoning""",
     "sampling.": SAMPLING,
     "sampler.": """engine max_prompt_tokens overlong_prompts dtype cache_gib cuda_graphs urls gpu_memory concurrency
-        timeout_s""",
+        timeout_s transfer""",
     "training.": """lr schedule warmup_updates weight_decay betas max_grad_norm micro_batch_tokens chunk_tokens autocast
         optimizer gradient_checkpointing old_log_probs reference_every reference_mixup
         importance_sampling_mode importance_sampling_clip_max

@@ -88,6 +88,8 @@ class Sampler:
     - `gpu_memory`: the fraction of the GPU's memory for that vLLM; on a CPU, `cache_gib` is used instead.
     - `concurrency`: the number of samples in flight per server.
     - `timeout_s`: the time in seconds after which a server that does not answer counts as lost.
+    - `transfer`: what vLLM gets after each update of a LoRA run: only the "adapter", or all weights with the adapter
+      "merged" into them; "auto" is the adapter where vLLM can use it (docs/vllm.md).
     """
 
     engine: Literal["local", "vllm"] = "local"
@@ -100,6 +102,7 @@ class Sampler:
     gpu_memory: Threshold = 0.4
     concurrency: PositiveInt = 256
     timeout_s: Finite = 600.0
+    transfer: Literal["auto", "adapter", "merged"] = "auto"
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ class FakeVllm:
     """`events` has the path of each request that changes something, `requests` the bodies of requests for samples.
 
     `script` maps a request's body to the ids of the reply, `log_probs` prompt and ids to their log-probs. `answers` has,
-    by path, answers to send once instead of the usual ones. `label` is the version of the weights.
+    by path, answers to send once instead of the usual ones. `label` is the version of the weights. With `lora`, it loads
+    adapters: `adapters` has their files' content by name, and `weights` is then only what was sent besides.
     """
 
     def __init__(self, stop_id: int, **model: Any) -> None:
@@ -40,6 +41,8 @@ class FakeVllm:
         defaults = {"logprobs_mode": "processed_logprobs", "dtype": "torch.float32", "enable_sleep_mode": False}
         self.model = {"model": "tiny", "max_model_len": 128, **defaults, **model}
         self.backend: str | None = FILES
+        self.lora: dict[str, Any] | None = None
+        self.adapters: dict[str, tuple[dict[str, Any], dict[str, Tensor]]] = {}
         self.stop_id = stop_id
         self.label = "default"
         self.init_info: dict[str, Any] = {}
@@ -61,6 +64,7 @@ class FakeVllm:
         self._server = LoopbackServer(address, _handler(self))
         self.port = int(self._server.server_address[1])
         self.label = "default"
+        self.adapters = {}
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def kill(self) -> None:
@@ -87,7 +91,11 @@ class FakeVllm:
                 return scripted.pop(0)
         if path == GENERATE:
             self.on_generate(n)
+            if body.get("model") not in (None, *self.adapters):
+                return 404, {"error": {"message": "The model does not exist."}}
             return 200, self.reply(body)
+        if path.startswith("/v1/") and self.lora is not None:
+            return self._adapter(path, body)
         return self._control(path, query, body)
 
     def reply(self, body: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -120,7 +128,8 @@ class FakeVllm:
         match path:
             case "/server_info" if query == {"config_format": "json"}:
                 transfer = None if self.backend is None else {"backend": self.backend}
-                return 200, {"vllm_config": {"model_config": self.model, "weight_transfer_config": transfer}}
+                config = {"model_config": self.model, "weight_transfer_config": transfer, "lora_config": self.lora}
+                return 200, {"vllm_config": config}
             case "/get_world_size":
                 return 200, {"world_size": 2}
             case "/weight_info":
@@ -133,6 +142,8 @@ class FakeVllm:
                 self.weights = load_file(body["update_info"]["file"])
             case "/finish_weight_update":
                 self.label = body["weight_version"]
+            case "/update_weight_version":
+                self.label = body["new_version"]
             case "/pause" | "/resume":
                 self.paused = path == "/pause"
             case "/reset_prefix_cache":
@@ -142,6 +153,18 @@ class FakeVllm:
             case _:
                 return 404, {"error": {"message": f"{path} {query} {body}"}}
         return 200, {}
+
+    def _adapter(self, path: str, body: dict[str, Any]) -> Answer:
+        name = body["lora_name"]
+        if path == "/v1/unload_lora_adapter":
+            return (200, None) if self.adapters.pop(name, None) else (404, {"error": {"message": "cannot be found"}})
+        folder = Path(body["lora_path"])
+        config = json.loads((folder / "adapter_config.json").read_text())
+        assert self.lora is not None
+        if name in self.adapters or config["r"] > self.lora["max_lora_rank"]:
+            return 500, {"error": {"message": f"LoRA rank {config['r']} is too large, or {name} is loaded"}}
+        self.adapters[name] = config, load_file(folder / "adapter_model.safetensors")
+        return 200, None
 
 
 def _handler(fake: FakeVllm) -> type[BaseHTTPRequestHandler]:
@@ -190,14 +213,29 @@ def running(fake: FakeVllm) -> Iterator[FakeVllm]:
         fake.kill()
 
 
+def _merged(base: dict[str, Tensor], config: dict[str, Any], adapter: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the adapted weights W + alpha / r * B A."""
+    found = {}
+    for name, a in adapter.items():
+        layer, is_a, _ = name.partition(".lora_A.")
+        if is_a:
+            b = adapter[f"{layer}.lora_B.weight"]
+            weight = f"{layer.removeprefix('base_model.model.')}.weight"
+            found[weight] = base[weight] + config["lora_alpha"] / config["r"] * (b.float() @ a.float())
+    return found
+
+
 @contextlib.contextmanager
 def computing_server(model: LanguageModel) -> Iterator[FakeVllm]:
     """Yield a server that computes log-probs with the weights that it was sent, by overwriting those of `model`."""
     (stop_id,) = model.chat.stop_ids
     fake = FakeVllm(stop_id)
+    base = {name: weight.clone() for name, weight in model.module.state_dict().items()}
 
     @torch.no_grad()
     def log_probs(prompt: list[int], ids: list[int]) -> list[float]:
+        if fake.label in fake.adapters:
+            fake.weights = {**base, **_merged(base, *fake.adapters[fake.label])}
         model.module.load_state_dict(fake.weights, strict=False)
         logits = model.module(input_ids=torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1]
         found: list[float] = logits.log_softmax(-1).gather(-1, torch.tensor(ids)[:, None])[:, 0].tolist()

@@ -19,10 +19,11 @@ STARTUP_S = 900.0
 
 
 class Served:
-    """A server on loopback, started with the command in docs/vllm.md; its output goes to the file `log`."""
+    """A server on loopback, started with the command in docs/vllm.md and `more`; its output goes to the file `log`."""
 
-    def __init__(self, model: Path, log: Path) -> None:
+    def __init__(self, model: Path, log: Path, *more: str) -> None:
         self.model = model
+        self.more = more
         self.log = log
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -37,8 +38,10 @@ class Served:
             *("--host", "127.0.0.1", "--port", str(self.port), "--enable-scale-out", "--dtype", "float32"),
             *("--logprobs-mode", "processed_logprobs", "--weight-transfer-config", '{"backend": "rethink-files"}'),
             *("--max-model-len", "512", "--kv-cache-memory-bytes", str(2**26), "--enforce-eager"),
+            *self.more,
         ]
         settings = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
+        settings["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
         with self.log.open("a") as out:
             self.process = subprocess.Popen(
                 command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **settings}, start_new_session=True

@@ -69,7 +69,7 @@ def add_adapter(model: LanguageModel, settings: Lora, seed: int) -> LanguageMode
     )
     adapted = _inject(model, config)
     with torch.no_grad():
-        for name, a in _parameters(adapted).items():
+        for name, a in adapter_parameters(adapted.module).items():
             if ".lora_A." in name:
                 generator = torch.Generator().manual_seed(stable_hash(seed, "lora", name))
                 # As in peft: Kaiming's uniform with a = sqrt(5).
@@ -159,7 +159,7 @@ def load(model: LanguageModel, path: str) -> LanguageModel:
         raise
     except Exception as err:  # wrong settings, a damaged file, a pickle with more than tensors in it
         raise UserError(f"cannot load the adapter {path}: {reason(err)}") from err
-    wanted = {_file_name(name): p for name, p in _parameters(adapted).items()}
+    wanted = {_file_name(name): p for name, p in adapter_parameters(adapted.module).items()}
     for name in sorted({*wanted, *found}):
         fault = _misfit(name, found.get(name), wanted.get(name))
         if fault:
@@ -176,11 +176,17 @@ def load(model: LanguageModel, path: str) -> LanguageModel:
 def save(model: LanguageModel, folder: Path) -> None:
     """Write the adapter in `peft`'s format, with a fingerprint of the base instead of its weights."""
     assert model.base is not None
-    write(folder, model.module.peft_config[NAME], _parameters(model), fingerprint(model.base.module))
+    write(folder, model.module.peft_config[NAME], adapter_parameters(model.module), fingerprint(model.base.module))
 
 
 def write(folder: Path, config: Any, parameters: Mapping[str, Tensor], base: str) -> None:
     """Write what `save` writes, given `peft`'s config, the parameters by name, and the base's fingerprint."""
+    write_adapter(folder, config, parameters)
+    (folder / BASE).write_text(json.dumps({"fingerprint": base}))
+
+
+def write_adapter(folder: Path, config: Any, parameters: Mapping[str, Tensor]) -> None:
+    """Write `peft`'s two files."""
     tensors = {_file_name(name): p.detach().cpu().contiguous() for name, p in parameters.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     config.save_pretrained(folder)
@@ -188,7 +194,6 @@ def write(folder: Path, config: Any, parameters: Mapping[str, Tensor], base: str
     # target_modules is a set; its order changes from process to process.
     written |= {"target_modules": sorted(written["target_modules"]), "inference_mode": True}
     (folder / CONFIG).write_text(json.dumps(written, indent=2, sort_keys=True))
-    (folder / BASE).write_text(json.dumps({"fingerprint": base}))
 
 
 def named_weights(model: LanguageModel) -> Iterator[tuple[str, Tensor]]:
@@ -205,6 +210,11 @@ def named_weights(model: LanguageModel) -> Iterator[tuple[str, Tensor]]:
             yield name, merged_weight(layer).detach().to(tensor.dtype)
         else:
             yield name, tensor.detach()
+
+
+def adapter_parameters(module: Any) -> dict[str, Tensor]:
+    """Return the adapter's parameters A and B by name."""
+    return {name: p for name, p in module.named_parameters() if _is_factor(name)}
 
 
 def base_parameters(module: Any) -> Iterator[tuple[str, Tensor, Any]]:
@@ -256,14 +266,10 @@ def _inject(model: LanguageModel, config: Any) -> LanguageModel:
                 "adapters of embeddings and variants of LoRA are not supported; merge the adapter with peft first"
             )
     adapted = replace(model, module=module, base=model)
-    for p in _parameters(adapted).values():
+    for p in adapter_parameters(adapted.module).values():
         p.data = p.data.float()  # small steps are lost in the base's bfloat16
         p.requires_grad_(True)
     return adapted
-
-
-def _parameters(model: LanguageModel) -> dict[str, Tensor]:
-    return {name: p for name, p in model.module.named_parameters() if _is_factor(name)}
 
 
 def _is_factor(name: str) -> bool:

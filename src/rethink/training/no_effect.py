@@ -33,7 +33,7 @@ USED_BY = {
 
 def settings_without_effect(recipe: Recipe) -> Iterator[str]:
     """Yield a message about each setting that differs from its default and has no effect."""
-    yield from _sampler(recipe.sampler)
+    yield from _sampler(recipe.sampler, recipe.lora.rank)
     if not recipe.lora.rank:
         yield from _changed("lora", recipe.lora, Lora(), ("alpha", "targets"), "set lora.rank above 0")
     yield from _importance_sampling(recipe.training)
@@ -72,13 +72,15 @@ def _importance_sampling(training: Training) -> Iterator[str]:
         yield from _changed("training", training, Training(), bounds, why)
 
 
-def _sampler(sampler: Sampler) -> Iterator[str]:
+def _sampler(sampler: Sampler, lora_rank: int) -> Iterator[str]:
     if sampler.engine == "local":
-        names = ("urls", "gpu_memory", "concurrency", "timeout_s")
+        names = ("urls", "gpu_memory", "concurrency", "timeout_s", "transfer")
         yield from _changed("sampler", sampler, Sampler(), names, 'set sampler.engine = "vllm"')
     else:
         why = 'only sampler.engine = "local" uses it'
         yield from _changed("sampler", sampler, Sampler(), ("cuda_graphs",), why)
+        if not lora_rank:
+            yield from _changed("sampler", sampler, Sampler(), ("transfer",), "set lora.rank above 0")
     if sampler.urls:
         why = "the servers in sampler.urls are running already"
         yield from _changed("sampler", sampler, Sampler(), ("gpu_memory",), why)

@@ -18,13 +18,15 @@ from rethink.models.language_model import LanguageModel, pick_dtype
 from rethink.models.sharded_weights import is_sharded
 from rethink.policies.base import TrainedPolicy
 from rethink.policies.data_parallel import DataParallelPolicy
-from rethink.policies.token_policy import TokenPolicy
 from rethink.recipe import Recipe
 from rethink.training import optimizer
 from rethink.training.trainer import Trainer
 
 if TYPE_CHECKING:
+    from rethink.policies.vllm.adapter import AdapterSource
+    from rethink.policies.vllm.policy import VllmPolicy
     from rethink.policies.vllm.transfer import WeightSource
+    from rethink.training.fsdp.engine import FSDPEngine
 
 
 def why_unsupported(recipe: Recipe, n_ranks: int) -> str:
@@ -61,11 +63,9 @@ def open_policy_and_trainer(
     model = open_trainable_model(recipe, checkpoint)
     trainer = Trainer(model, recipe.training, recipe.updates, lambda: model.base or initial())
     if recipe.sampler.engine == "vllm":
-        from rethink.policies.vllm.transfer import module_weights
-
-        return _vllm(
-            recipe, model, None if model.base else checkpoint, model.device, module_weights(model), warn
-        ), trainer
+        policy = _vllm(recipe, model, None if model.base else checkpoint, model.device, warn)
+        _say_transfer(policy, warn)
+        return policy, trainer
     return local_policy(recipe, model, recipe.sampling), trainer
 
 
@@ -88,20 +88,58 @@ def _open_sharded(
         copy = empty_replica(meta_model, device, pick_dtype(recipe.sampler.dtype, meta_model, device))
         policy = local_policy(recipe, copy, recipe.sampling)
         return DataParallelPolicy(policy, ranks, lambda: load_weights(copy, engine.named_weights())), trainer
+    start = None if recipe.lora.rank else checkpoint
+    return _vllm_on_ranks(recipe, meta_model, start, device, engine, warn), trainer
+
+
+def _vllm_on_ranks(
+    recipe: Recipe, model: LanguageModel, checkpoint: Path | None, device: torch.device, engine: FSDPEngine, warn: Warn
+) -> DataParallelPolicy:
+    """Return a policy over this rank's vLLM server, or over the shared servers. All ranks gather what is sent, so all of
+    them send the adapter, or all send merged weights."""
+    from rethink.policies.vllm.adapter import AdapterSource
     from rethink.policies.vllm.transfer import WeightSource
 
     weights = WeightSource(engine.shapes, engine.named_weights)
-    shared = bool(recipe.sampler.urls)
-    if shared and not ranks.is_rank0:
-        placeholder = local_policy(recipe, meta_model, recipe.sampling)  # without weights: it never samples
+    adapter = None
+    if recipe.lora.rank:
+        parameters = lora.adapter_parameters(engine.model.module)
+        shapes = [(name, tuple(p.shape)) for name, p in parameters.items()]
+        adapter = AdapterSource(engine.model.module.peft_config[lora.NAME], lambda: shapes, engine.named_adapter)
+    ranks, shared = engine.ranks, bool(recipe.sampler.urls)
+    opened: list[VllmPolicy] = []
 
-        def gather_weights() -> None:
-            for _ in engine.named_weights():  # gathering them needs every rank
-                pass
+    def open_here() -> bool:
+        opened.append(_vllm(recipe, model, checkpoint, device, warn, weights, adapter))
+        return opened[0].fleet.adapter is not None
 
-        return DataParallelPolicy(placeholder, ranks, gather_weights, n_sampling=1), trainer
-    vllm_policy = _vllm(recipe, meta_model, None if recipe.lora.rank else checkpoint, device, weights, warn)
-    return DataParallelPolicy(vllm_policy, ranks, n_sampling=1 if shared else ranks.size), trainer
+    sends_adapter = ranks.on_rank0(open_here) if shared else all(ranks.on_all_ranks(open_here))
+    if opened:
+        policy = opened[0]
+        if not sends_adapter and policy.fleet.adapter is not None:
+            policy.fleet.adapter, policy.fleet.merged_because = None, "the vLLM of another rank cannot use it"
+        if ranks.is_rank0:
+            _say_transfer(policy, warn)
+        return DataParallelPolicy(policy, ranks, n_sampling=1 if shared else ranks.size)
+    placeholder = local_policy(recipe, model, recipe.sampling)  # without weights: it never samples
+
+    def gather() -> None:
+        for _ in engine.named_adapter() if sends_adapter else engine.named_weights():  # gathering needs every rank
+            pass
+
+    return DataParallelPolicy(placeholder, ranks, gather, n_sampling=1)
+
+
+def _say_transfer(policy: VllmPolicy, warn: Warn) -> None:
+    """Tell what vLLM gets in a run with an adapter."""
+    fleet = policy.fleet
+    if fleet.adapter is not None:
+        warn(f"vLLM gets only the adapter after each update (sampler.transfer, rank {fleet.adapter.rank})")
+    elif fleet.merged_because:
+        warn(
+            "vLLM gets all weights after each update, with the adapter merged (sampler.transfer), because "
+            f"{fleet.merged_because}"
+        )
 
 
 def _vllm(
@@ -109,9 +147,10 @@ def _vllm(
     model: LanguageModel,
     checkpoint: Path | None,
     device: torch.device,
-    weights: WeightSource,
     warn: Warn,
-) -> TokenPolicy:
+    weights: WeightSource | None = None,
+    adapter: AdapterSource | None = None,
+) -> VllmPolicy:
     """Return a policy that samples with vLLM, which loads the model from the trainer's path."""
     from rethink.policies.vllm.start import open_vllm
 
@@ -125,6 +164,7 @@ def _vllm(
         random=(recipe.model.random and checkpoint is None) or (checkpoint is not None and is_sharded(checkpoint)),
         dtype=pick_dtype(recipe.sampler.dtype, model, device),
         weights=weights,
+        adapter=adapter,
         warn=warn,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,18 @@ def test_a_server_has_the_settings_of_training() -> None:
     assert f"--kv-cache-memory-bytes {2**29}" in line
     assert "--logprobs-mode processed_logprobs" in line
     assert "--enable-sleep-mode" not in line
+    assert "--enable-lora" not in line
     assert "--load-format auto" in line
+
+
+def test_a_server_for_an_adapter() -> None:
+    """Guards against a server without the routes to load adapters, or one whose output layer is wrapped."""
+    model = replace(ON_CPU, max_lora_rank=16, lora_modules=["q_proj", "v_proj"])
+    line = " ".join(colocated.server_command(model, SETTINGS, "/socket"))
+    assert "--enable-lora --max-lora-rank 16 --lora-target-modules q_proj v_proj --" in line
+    key = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
+    assert colocated.server_environment(model, {}).get(key) == "1"
+    assert key not in colocated.server_environment(ON_CPU, {})
 
 
 @pytest.mark.slow

@@ -108,14 +108,21 @@ def weights_of(folder: Path) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in load_model(str(folder)).module.named_parameters()}
 
 
-def test_vllm_gets_merged_weights_from_ranks(
-    settings: list[str], base: Path, qwen: LanguageModel, tmp_path: Path
+@pytest.mark.parametrize("transfer", ["adapter", "merged"])
+def test_vllm_gets_the_adapter_from_ranks(
+    transfer: str, settings: list[str], base: Path, qwen: LanguageModel, tmp_path: Path
 ) -> None:
-    """Guards against names that vLLM does not know, and a server that samples from the base."""
+    """Guards against names that vLLM does not know, a server that samples from the base, and ranks that gather other
+    tensors than rank 0."""
     out = tmp_path / "run"
     with computing_server(qwen) as server:
-        more = ("sampler.engine=vllm", f'sampler.urls=["{server.url}"]', "updates=4")
+        modules = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+        server.lora = {"max_lora_rank": 8, "lora_dtype": "torch.float32", "target_modules": modules}
+        given = f"sampler.transfer={transfer}"
+        more = ("sampler.engine=vllm", f'sampler.urls=["{server.url}"]', given, "updates=4")
         assert_success(train_on_ranks(2, settings, out, *more))
+        assert ("/update_weights" in server.events) == (transfer == "merged")
+        assert ("/v1/load_lora_adapter" in server.events) == (transfer == "adapter")
     assert max_gap(server.weights, weights_of(base)) > 50 * WEIGHTS
     gaps = [r["mismatch/log_prob_gap_max"] for r in records(out)]
     assert len(gaps) == 4

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,19 +43,27 @@ TORCHRUN_VARIABLES = {
 """Variables that torchrun sets for the trainer's processes; vLLM must not see them."""
 
 
+class StartError(UserError):
+    """A colocated server did not start; the message has the end of its log."""
+
+
 @dataclass(frozen=True)
 class ColocatedModel:
-    """The model that the server loads: a folder or hub name, or only its configuration with `random` weights."""
+    """The model that the server loads: a folder or hub name, or only its configuration with `random` weights.
+
+    `max_lora_rank` is the largest rank of adapters that it can load, 0 if none, and `lora_modules` names their layers."""
 
     path: str
     device: torch.device
     dtype: torch.dtype
     max_model_len: int
     random: bool = False
+    max_lora_rank: int = 0
+    lora_modules: Sequence[str] = ()
 
 
 def start_colocated(model: ColocatedModel, settings: Sampler) -> Server:
-    """Return a running server. Raise UserError, with the end of the server's log, if it does not start."""
+    """Return a running server. Raise StartError, with the end of the server's log, if it does not start."""
     folder = Path(tempfile.mkdtemp(prefix="rethink-vllm-"))  # mode 0700
     path, log = folder / "socket", folder / "log"
     watchdog = [sys.executable, "-m", "rethink.policies.vllm.watchdog"]
@@ -87,6 +95,10 @@ def server_command(model: ColocatedModel, settings: Sampler, path: str) -> list[
     words += ["--max-model-len", str(model.max_model_len), "--dtype", str(model.dtype).removeprefix("torch.")]
     words += ["--load-format", "dummy" if model.random else "auto"]
     words += ["--weight-transfer-config", f'{{"backend": "{"ipc" if gpu else FILES}"}}']
+    if model.max_lora_rank:
+        words += ["--enable-lora", "--max-lora-rank", str(model.max_lora_rank)]
+        # Without this list, the output layer is wrapped too, and scoring several replies at once ends vLLM 0.32 on a CPU.
+        words += ["--lora-target-modules", *model.lora_modules]
     if gpu:
         return [*words, "--gpu-memory-utilization", f"{settings.gpu_memory:g}", "--enable-sleep-mode"]
     n_bytes = int(settings.cache_gib * 2**30) or cache_bytes(model.device)
@@ -98,6 +110,8 @@ def server_environment(model: ColocatedModel, given: Mapping[str, str]) -> dict[
     kept = {k: v for k, v in given.items() if k not in TORCHRUN_VARIABLES and not k.startswith("TORCHELASTIC_")}
     # Handles of GPU memory are pickled. They come from this process, over a socket that no one else can open.
     added = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_INSECURE_SERIALIZATION": "1", "VLLM_NO_USAGE_STATS": "1"}
+    if model.max_lora_rank:
+        added["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     if model.device.type == "cuda":
         visible = [name for name in given.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         index = model.device.index or 0
@@ -112,7 +126,7 @@ def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], log: Pat
         if _accepts_connections(str(server.socket)) and server.reconnect():
             return
         time.sleep(0.1)
-    raise UserError(f"vLLM did not start; the end of its log:\n{_tail(log)}")
+    raise StartError(f"vLLM did not start; the end of its log:\n{_tail(log)}")
 
 
 def _accepts_connections(path: str) -> bool:

@@ -44,7 +44,8 @@ class FilesEngine(WeightTransferEngine[FilesInit, FilesUpdate]):  # type: ignore
 
     def start_weight_update(self) -> None:
         """Prepare for weights in the checkpoint's format; vLLM converts each layer once it is complete."""
-        self._missing = {name for name, _ in self.model.named_parameters()}
+        # With --enable-lora, layers are wrapped, but weights are loaded by the names that they have without it.
+        self._missing = {name.replace(".base_layer.", ".") for name, _ in self.model.named_parameters()}
         initialize_layerwise_reload(self.model)
 
     def update_weights(self, update_info: dict[str, str]) -> None:

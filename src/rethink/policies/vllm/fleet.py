@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import tempfile
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import torch
 
 from rethink.errors import UserError
-from rethink.policies.vllm.protocol import HOW_TO_START
+from rethink.policies.vllm.adapter import AdapterSender, AdapterSource, write_zeros
+from rethink.policies.vllm.protocol import ADAPTER, HOW_TO_START
 from rethink.policies.vllm.server import Server, ServerLost
-from rethink.policies.vllm.transfer import FileSender, VllmSender, WeightSource, open_sender
+from rethink.policies.vllm.transfer import FileSender, VllmSender, WeightSource, open_sender, shared_memory
 
 
 class Fleet:
-    """The servers and the weights that they should have.
+    """The servers and the weights that they should have: the base model's with `adapter`, if it is not None, or else
+    `weights`.
 
     `label` names the published weights: a random id of the run and the version. Weights of another run, or of a server
     that was restarted, have other labels. `warn` is called for each lost server.
+
+    `merged_because` says why a model's adapter is merged into the weights.
 
     A fleet is also the client of vLLM's trainer engines: it passes their calls to all servers at once.
     """
@@ -28,10 +34,12 @@ class Fleet:
     def __init__(self, servers: Sequence[Server], weights: WeightSource, *, warn: Callable[[str], None]) -> None:
         self.servers = servers
         self.weights = weights
+        self.adapter: AdapterSource | None = None
+        self.merged_because = ""
         self.warn = warn
         self.label = ""
         self._run = uuid.uuid4().hex
-        self._sender: FileSender | VllmSender | None = None
+        self._sender: AdapterSender | FileSender | VllmSender | None = None
         self._receivers: list[Server] = []
         self._lock = Lock()
 
@@ -55,6 +63,25 @@ class Fleet:
         backends = {server.info.backend for server in self.servers}
         if len(backends) > 1:
             raise UserError(f"the servers use different weight transfer backends: {', '.join(sorted(backends))}")
+
+    def why_not(self, adapter: AdapterSource) -> str:
+        """Return why a server cannot use this adapter; "" if all of them have loaded one with the same layers."""
+        with tempfile.TemporaryDirectory(prefix="rethink-", dir=shared_memory()) as folder:
+            write_zeros(adapter, Path(folder))
+            for server in self.servers:
+                info = server.info
+                if not info.lora_dtype:
+                    return f"{server.url} was started without --enable-lora"
+                if info.lora_modules is None or not info.lora_modules >= set(adapter.modules):
+                    # It would ignore the other layers, or, without a list, crash when it scores replies.
+                    return f"{server.url} was started without --lora-target-modules {' '.join(adapter.modules)}"
+                try:
+                    server.require_base()
+                    server.load_adapter(f"{ADAPTER}{self._run}/trial", Path(folder))
+                    server.unload_adapter()
+                except ServerLost as err:
+                    return f"{server.url}: {err}"
+        return ""
 
     @property
     def max_model_len(self) -> int:
@@ -84,7 +111,7 @@ class Fleet:
         """Pause all servers, send the weights, clear their caches and resume; lost servers that answer again take part.
 
         Raise UserError if no server is left."""
-        self.label = f"{self._run}/{version}"
+        self.label = f"{'' if self.adapter is None else ADAPTER}{self._run}/{version}"
         for server in self.servers:
             if server.lost_reason and server.reconnect():
                 self._receivers = []
@@ -118,6 +145,15 @@ class Fleet:
             offset = None if offset is None else offset + server.info.world_size
         self._on_all(lambda s: s.call("/init_weight_transfer_engine", {"init_info": {**init_info, **offsets[s]}}))
 
+    def load_adapter(self, folder: Path) -> None:
+        """Let all servers load the adapter in this folder, and label their weights."""
+
+        def load(server: Server) -> None:
+            server.load_adapter(self.label, folder)
+            server.call("/update_weight_version", {"new_version": self.label})
+
+        self._on_all(load)
+
     def start_weight_update(self) -> None:
         self._on_all(Server.start_weight_update)
 
@@ -130,6 +166,11 @@ class Fleet:
 
     def _open_sender(self, receivers: Sequence[Server]) -> None:
         self._close_sender()
+        if self.adapter is not None:
+            self._on_all(Server.require_base)
+            self._sender = AdapterSender(self, self.adapter, getattr(torch, self.alive()[0].info.lora_dtype))
+            self._receivers = self.alive()
+            return
         info = receivers[0].info
         world_size = sum(server.info.world_size for server in receivers)
         dtype = getattr(torch, info.dtype)

@@ -12,7 +12,7 @@ from rethink.policies.event_loop import iterate_in_thread
 from rethink.policies.prompt_log_probs import refuse_unscorable
 from rethink.policies.token_policy import Generation, Request, TokenPolicy
 from rethink.policies.vllm.fleet import Fleet
-from rethink.policies.vllm.protocol import generate_body, read_generated, read_scored, score_body
+from rethink.policies.vllm.protocol import generate_body, read_generated, read_scored, score_body, with_adapter
 from rethink.policies.vllm.sample_job import SampleJob, dispatch
 from rethink.settings import Sampler
 from rethink.types import Prompt, Sample, Sampling
@@ -54,7 +54,7 @@ class VllmPolicy(TokenPolicy):
             read = partial(read_generated, self.fleet.label, how, stop_ids)
             members = range(request.first, request.first + request.n)
             bodies = [generate_body(request.ids, request.seed, index, how, stop_ids) for index in members]
-            jobs.append(SampleJob(bodies, read))
+            jobs.append(SampleJob([with_adapter(self.fleet.label, body) for body in bodies], read))
         return iterate_in_thread(partial(dispatch, self.fleet, jobs, self.settings.concurrency))
 
     def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt] | None = None) -> list[tuple[float, ...]]:
@@ -69,7 +69,8 @@ class VllmPolicy(TokenPolicy):
                 prompt_ids = sample.prompt_ids if prompts is None else self.model.chat.encode(prompts[i].messages)
                 ids = prompt_ids + sample.ids
                 self._refuse_too_long(sample, len(ids))
-                jobs[i] = SampleJob([score_body(ids)], partial(read_scored, self.fleet.label, ids, sample))
+                body = with_adapter(self.fleet.label, score_body(ids))
+                jobs[i] = SampleJob([body], partial(read_scored, self.fleet.label, ids, sample))
         indices = list(jobs)
         if jobs:
             work = partial(dispatch, self.fleet, list(jobs.values()), self.settings.concurrency)

@@ -25,15 +25,25 @@ NO_LOG_PROB = -9999.0
 WRONG_WEIGHTS = "wrong weights"
 """The kind of fault of a server that was restarted, or that another run uses."""
 
+ADAPTER = "adapter-"
+"""The beginning of labels of adapters; other labels are of weights that have replaced the base model's."""
+
 HOW_TO_START = (
     "start it like this: VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --enable-scale-out --logprobs-mode processed_logprobs "
     '--weight-transfer-config \'{"backend": "nccl"}\' (docs/vllm.md)'
 )
 
 
+HOW_TO_START_WITH_ADAPTERS = (
+    "start it on this machine with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora --max-lora-rank RANK "
+    "--lora-target-modules MODULES, or set sampler.transfer=merged (docs/vllm.md)"
+)
+
+
 @dataclass(frozen=True)
 class ServerInfo:
-    """A server's configuration. `backend` is its weight transfer backend, "" if it has none."""
+    """A server's configuration. `backend` is its weight transfer backend, "" if it has none; `lora_dtype` is the dtype of
+    adapters, "" if it loads none, and `lora_modules` are the layers that use them, None if all do."""
 
     backend: str
     logprobs_mode: str
@@ -41,6 +51,8 @@ class ServerInfo:
     dtype: str
     world_size: int
     sleeps: bool
+    lora_dtype: str
+    lora_modules: frozenset[str] | None
 
 
 def server_url(url: str) -> str:
@@ -55,7 +67,7 @@ def server_url(url: str) -> str:
 
 
 def generate_body(ids: Sequence[int], seed: int, index: int, sampling: Sampling, stop_ids: Set[int]) -> dict[str, Any]:
-    """Return the request for one sample.
+    """Return the request for one sample, from the base model.
 
     Replies end only at our stop ids, which are part of the reply; `logprobs` 0 asks for those of the sampled tokens."""
     return {
@@ -72,6 +84,11 @@ def generate_body(ids: Sequence[int], seed: int, index: int, sampling: Sampling,
             "detokenize": False,
         },
     }
+
+
+def with_adapter(label: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Return the request to the weights with this label: an adapter is the model of that name."""
+    return {**body, "model": label} if label.startswith(ADAPTER) else body
 
 
 def score_body(ids: Sequence[int]) -> dict[str, Any]:
@@ -120,6 +137,8 @@ def _read(label: str, status: int, content: bytes) -> dict[str, Any] | Fault:
         payload = json.loads(content)
     except ValueError:
         payload = None
+    if status == 404 and label.startswith(ADAPTER):
+        return Fault(WRONG_WEIGHTS, f"it no longer has the adapter {label!r}", 200)
     if status != 200:
         return Fault(f"HTTP {status}", parse_error(payload)[0] or content.decode("utf-8", "replace")[:500], status)
     try:
@@ -135,7 +154,7 @@ def _read(label: str, status: int, content: bytes) -> dict[str, Any] | Fault:
 def read_info(payload: Any, world_size: Any) -> ServerInfo:
     """Return the configuration. Raise LookupError, TypeError or ValueError if it is not that of vLLM 0.32."""
     config = payload["vllm_config"]
-    model, transfer = config["model_config"], config["weight_transfer_config"]
+    model, transfer, lora = config["model_config"], config["weight_transfer_config"], config["lora_config"]
     return ServerInfo(
         backend="" if transfer is None else str(transfer["backend"]),
         logprobs_mode=str(model["logprobs_mode"]),
@@ -143,4 +162,6 @@ def read_info(payload: Any, world_size: Any) -> ServerInfo:
         dtype=str(model["dtype"]).removeprefix("torch."),
         world_size=int(world_size["world_size"]),
         sleeps=bool(model["enable_sleep_mode"]),
+        lora_dtype="" if lora is None else str(lora["lora_dtype"]).removeprefix("torch."),
+        lora_modules=None if lora is None or lora["target_modules"] is None else frozenset(lora["target_modules"]),
     )

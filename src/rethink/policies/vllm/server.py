@@ -9,12 +9,13 @@ import pickle
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx2
 
 from rethink.policies.endpoint.faults import Fault, parse_error
-from rethink.policies.vllm.protocol import GENERATE, ServerInfo, read_info
+from rethink.policies.vllm.protocol import ADAPTER, GENERATE, ServerInfo, read_info
 
 CONNECT_S = 30.0
 RESET_ATTEMPTS = 20
@@ -37,6 +38,7 @@ class Server:
         self.on_close: Callable[[], object] = lambda: None
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._sleeping = False
+        self._adapter = ""
         self._info: ServerInfo | None = None
         self._control = httpx2.Client(
             base_url=url,
@@ -110,10 +112,33 @@ class Server:
             time.sleep(0.1)  # blocks of aborted requests are still being freed
         else:
             raise ServerLost("its prefix cache cannot be reset")
-        found = self.call("/weight_info", method="GET")["weight_version"]
+        found = self.weight_label()
         if found != label:
             raise ServerLost(f"it has the weights {found!r} instead of {label!r}")
         self.call("/resume")
+
+    def weight_label(self) -> str:
+        """Return the label of the present weights; that of a new server is "default"."""
+        return str(self.call("/weight_info", method="GET")["weight_version"])
+
+    def require_base(self) -> None:
+        """Raise ServerLost if a run has replaced the weights of the base model, for which the adapter is."""
+        found = self.weight_label()
+        if found != "default" and not found.startswith(ADAPTER):
+            raise ServerLost(f"a run has replaced its base model's weights (by {found!r}); restart it")
+
+    def load_adapter(self, label: str, folder: Path) -> None:
+        """Load the adapter in this folder, by the name `label`, instead of the one before it."""
+        self.unload_adapter()
+        self.call("/v1/load_lora_adapter", {"lora_name": label, "lora_path": str(folder)})
+        self._adapter = label
+
+    def unload_adapter(self) -> None:
+        """Forget the adapter that was loaded last."""
+        if self._adapter:
+            with suppress(ServerLost):  # a server that does not have it any more
+                self.call("/v1/unload_lora_adapter", {"lora_name": self._adapter})
+        self._adapter = ""
 
     def start_weight_update(self) -> None:
         """Start an update, after ending one that a dead trainer left open.
@@ -157,7 +182,7 @@ class Server:
             self.call("/health", method="GET")
         except ServerLost:
             return False
-        self.lost_reason, self._sleeping, self._info = "", False, None
+        self.lost_reason, self._sleeping, self._adapter, self._info = "", False, "", None
         return True
 
     def close(self) -> None:

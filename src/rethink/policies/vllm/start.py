@@ -13,10 +13,11 @@ from torch import Tensor
 from rethink.errors import UserError, install_extra
 from rethink.models.language_model import LanguageModel
 from rethink.policies.base import Policy
-from rethink.policies.vllm.colocated import ColocatedModel, start_colocated
+from rethink.policies.vllm.adapter import AdapterSource, max_lora_rank, module_adapter, why_merged
+from rethink.policies.vllm.colocated import ColocatedModel, StartError, start_colocated
 from rethink.policies.vllm.fleet import Fleet
 from rethink.policies.vllm.policy import VllmPolicy
-from rethink.policies.vllm.protocol import server_url
+from rethink.policies.vllm.protocol import HOW_TO_START_WITH_ADAPTERS, server_url
 from rethink.policies.vllm.server import Server
 from rethink.policies.vllm.transfer import WeightSource, module_weights
 from rethink.settings import Sampler
@@ -52,30 +53,70 @@ def open_vllm(
     random: bool = False,
     dtype: torch.dtype = torch.float32,
     weights: WeightSource | None = None,
+    adapter: AdapterSource | None = None,
     warn: Callable[[str], None] = print,
 ) -> VllmPolicy:
     """Return a policy over the recipe's servers, or over a server that is started here on `device` (by default the model's)
     with the model at `path`.
 
     `samplings` are all settings that will be used, the policy's default first. `weights` are those to publish, by default
-    all weights of the model. Raise UserError if a server does not answer, serves another model, or accepts no weights.
+    all weights of the model, and `adapter` is its adapter, if it has one. Raise UserError if a server does not answer,
+    serves another model, or accepts no weights, or no adapter with `settings.transfer` "adapter".
     """
     check_settings(settings)
+    longest = settings.max_prompt_tokens + max(sampling.max_tokens for sampling in samplings)
+    max_len = min(longest, model.max_positions or longest)
+    colocated = ColocatedModel(path, device or model.device, dtype, max_len, random)
+    if weights is None:
+        weights, adapter = module_weights(model), module_adapter(model)
+    if adapter is None or settings.transfer == "merged":
+        fleet = _open_fleet(settings, colocated, weights, warn)
+    else:
+        fleet = _open_fleet_for_adapter(settings, colocated, weights, adapter, warn)
+    return VllmPolicy(model, samplings[0], fleet, settings)
+
+
+def _open_fleet(settings: Sampler, model: ColocatedModel, weights: WeightSource, warn: Callable[[str], None]) -> Fleet:
+    """Return the running servers, or one that is started here. Raise UserError if one cannot be used for training."""
     if settings.urls:
         key = os.environ.get(KEY_VARIABLE, "")
         servers = [Server(server_url(url), key=key, timeout_s=settings.timeout_s) for url in settings.urls]
     else:
-        longest = settings.max_prompt_tokens + max(sampling.max_tokens for sampling in samplings)
-        max_len = min(longest, model.max_positions or longest)
-        colocated = ColocatedModel(path, device or model.device, dtype, max_len, random)
-        servers = [start_colocated(colocated, settings)]
-    fleet = Fleet(servers, weights or module_weights(model), warn=warn)
+        servers = [start_colocated(model, settings)]
+    fleet = Fleet(servers, weights, warn=warn)
     try:
         fleet.check_servers()
     except BaseException:
         fleet.close()
         raise
-    return VllmPolicy(model, samplings[0], fleet, settings)
+    return fleet
+
+
+def _open_fleet_for_adapter(
+    settings: Sampler, model: ColocatedModel, weights: WeightSource, adapter: AdapterSource, warn: Callable[[str], None]
+) -> Fleet:
+    """Return servers that get only the adapter, or with "auto" those that get merged weights because they cannot use it."""
+    reason = why_merged(adapter, model.random)
+    fleet = None
+    if not reason:
+        try:
+            rank = max_lora_rank(adapter.rank)
+            with_lora = replace(model, max_lora_rank=rank, lora_modules=adapter.modules)
+            fleet = _open_fleet(settings, with_lora, weights, warn)
+        except StartError:
+            if settings.transfer == "adapter":
+                raise
+            reason = "vLLM does not start with --enable-lora"
+        else:
+            reason = fleet.why_not(adapter)
+    if reason and settings.transfer == "adapter":
+        if fleet is not None:
+            fleet.close()
+        raise UserError(f'sampler.transfer = "adapter" is not possible: {reason}; {HOW_TO_START_WITH_ADAPTERS}')
+    if fleet is None:
+        fleet = _open_fleet(settings, model, weights, warn)
+    fleet.adapter, fleet.merged_because = (None, reason) if reason else (adapter, "")
+    return fleet
 
 
 def check_log_probs(

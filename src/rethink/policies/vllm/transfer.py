@@ -74,6 +74,11 @@ def open_sender(
     )
 
 
+def shared_memory() -> Path | None:
+    """Return a folder in memory that all processes of this machine see; None (the temporary folder) without one."""
+    return SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
+
+
 class FileSender:
     """Send the weights as a safetensors file on this machine: in /dev/shm if it exists, removed after each update."""
 
@@ -81,8 +86,7 @@ class FileSender:
         self.client = client
         self.weights = weights
         self.dtype = dtype
-        base = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
-        self.folder = Path(tempfile.mkdtemp(prefix="rethink-", dir=base))
+        self.folder = Path(tempfile.mkdtemp(prefix="rethink-", dir=shared_memory()))
         self._remove = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         probe = self.folder / "probe"
         probe.touch()

@@ -171,6 +171,12 @@ class FSDPEngine:
             for name, p, layer in lora.base_parameters(self.model.module):
                 yield name, full_tensor(p) if layer is None else merged_weight(layer, full_tensor)
 
+    def named_adapter(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield every whole parameter of the adapter by its name; all ranks must iterate to the end."""
+        with raise_as_lost_rank(self.ranks.rank):
+            for name, p in lora.adapter_parameters(self.model.module).items():
+                yield name, full_tensor(p)
+
     def shapes(self) -> list[tuple[str, tuple[int, ...]]]:
         """Return the names and whole shapes of the weights that `named_weights` yields."""
         return [(name, tuple(p.shape)) for name, p, _ in lora.base_parameters(self.model.module)]
