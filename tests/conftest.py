@@ -73,6 +73,20 @@ def real_data() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="session")
+def smollm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A real model with 135 million parameters, as a GGUF file; tests/README.md says where it comes from."""
+    folder = os.environ.get("RETHINK_TEST_MODELS")
+    if not folder:
+        pytest.skip("RETHINK_TEST_MODELS names no folder with real models (tests/README.md)")
+    file = Path(folder) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not file.is_file():
+        pytest.skip(f"there is no {file} (benchmarks/real/get_models.py fetches it)")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield file
+
+
 @pytest.fixture
 def endpoint() -> Iterator[FakeEndpoint]:
     """A server on loopback that behaves like an OpenAI endpoint."""

@@ -8,6 +8,7 @@ from transformers.utils import logging
 
 from rethink.commands.console import print_note, warn
 from rethink.errors import UserError
+from rethink.models.gguf.locate import find, is_gguf
 from rethink.models.language_model import DTYPES
 from rethink.training.export import export as write
 
@@ -17,4 +18,8 @@ def export(source: str, out: Path, dtype: str) -> None:
     if dtype not in DTYPES:
         raise UserError(f"--dtype must be {' or '.join(DTYPES)}, not {dtype!r}")
     logging.disable_progress_bar()  # the library's progress bars would break up ours
+    if is_gguf(source):
+        from rethink.models.gguf.folder import announce
+
+        print_note(announce(find(source)))
     print_note(f"exported {write(source, out, dtype, warn)} to {out}, in {dtype}")
