@@ -45,8 +45,8 @@ class Decoder:
         cache_tokens: int,
         graphs: Graphs | None = None,
     ) -> None:
-        self.weights, self.requests, self.sampling = weights, requests, sampling
-        self.prefiller, self.graphs = prefiller, graphs
+        self.weights, self.sampling, self.prefiller, self.graphs = weights, sampling, prefiller, graphs
+        self.requests: Sequence[Request] | dict[int, Request] = requests
         self.device = weights.head.weight.device
         self.waiting = deque(range(len(requests)))
         self.shape = cache_shape(requests, sampling.max_tokens, cache_tokens)
@@ -60,7 +60,11 @@ class Decoder:
             self.n_unfinished.append(request.n)
             self.first_member.append(len(self.request_of))
             self.request_of += [i] * request.n
-        n, n_members, cap = self.shape.n_rows, len(self.request_of), sampling.max_tokens
+        self._allocate(len(self.request_of))
+
+    def _allocate(self, n_members: int) -> None:
+        """Allocate the state of all rows and the results of all members."""
+        n, cap = self.shape.n_rows, self.sampling.max_tokens
         self.n_rows = self.n_running = 0
         self.prompt_slots: list[int] = []  # the request in each slot; -1 = free
         self.running_N = torch.zeros(n, dtype=torch.bool, device=self.device)
@@ -119,8 +123,8 @@ class Decoder:
         seeds: list[tuple[int, int]] = []
         caps: list[int] = []
         for p, i in enumerate(new):
-            for g in range(self.requests[i].n):
-                members.append(self.first_member[i] + g)
+            for g, member in enumerate(self._members(i)):
+                members.append(member)
                 owners.append(p)
                 seeds.append((self.requests[i].seed, self.requests[i].first + g))
                 caps.append(self.requests[i].max_tokens or self.sampling.max_tokens)
@@ -139,6 +143,10 @@ class Decoder:
         self.cache.admit(slots, rows, torch.tensor(slots, device=self.device)[owner], prefilled)
         ended = self._sample(rows, logits_P_V[owner])
         self._finish(rows[ended].tolist())
+
+    def _members(self, i: int) -> Sequence[int]:
+        """Return the members of a request."""
+        return range(self.first_member[i], self.first_member[i] + self.requests[i].n)
 
     def _step(self) -> None:
         """Decode a token of every row. The host waits for the device only once, unless rows have ended."""
@@ -166,7 +174,7 @@ class Decoder:
         cap, dummy = self.sampling.max_tokens, len(self.length_M) - 1
         here = drawn.clamp(max=cap - 1)
         uniform_N = self.uniform_N_T[rows].gather(1, here[:, None])[:, 0]
-        ids, log_probs = sample_token(logits_N_V, self.sampling, uniform_N)
+        ids, log_probs = self._draw(rows, logits_N_V, uniform_N)
         stopped = (ids[:, None] == self.stop_ids).any(1)
         ended = live & (stopped | (drawn + 1 == self.cap_N[rows]))
         members = self.member_N[rows].masked_fill(~live, dummy)
@@ -176,6 +184,10 @@ class Decoder:
         self.drawn_N[rows] = drawn + live
         self.running_N[rows] = live & ~ended
         return ended
+
+    def _draw(self, rows: Tensor | slice, logits_N_V: Tensor, uniform_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a token of each row, and its log-prob."""
+        return sample_token(logits_N_V, self.sampling, uniform_N)
 
     def _finish(self, rows: list[int]) -> None:
         """Handle rows that have just ended: store their prefixes, and collect the requests that are complete."""

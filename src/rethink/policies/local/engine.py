@@ -1,0 +1,154 @@
+"""One thread that owns a live decoder, and the calls of other threads that wait for its replies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from queue import SimpleQueue
+
+from rethink.errors import UserError
+from rethink.policies.cancel import Cancelled
+from rethink.policies.local.live import LiveDecoder, NewToken
+from rethink.policies.token_policy import Generation, Request
+from rethink.types import Sampling
+
+Item = tuple[int, int, int | Generation]
+"""What happened: the place of a request in its call, the index of the reply, and its next token or the whole reply."""
+
+
+class EngineCall:
+    """Requests that one thread has submitted and waits for."""
+
+    def __init__(self, n_replies: int) -> None:
+        self.n_replies = n_replies
+        self.numbers: list[int] = []  # of the decoder's requests; only the engine's thread uses them
+        self.is_closed = False
+        self._items: SimpleQueue[Item | BaseException] = SimpleQueue()
+
+    def put(self, item: Item | BaseException) -> None:
+        self._items.put(item)
+
+    def items(self) -> Iterator[Item]:
+        """Yield what happens until all replies are complete. Raise the engine's error, or Cancelled."""
+        n_replies = self.n_replies
+        while n_replies:
+            item = self._items.get()
+            if isinstance(item, BaseException):
+                raise item
+            n_replies -= isinstance(item[2], Generation)
+            yield item
+
+
+class Engine:
+    """Decodes the requests of many threads together, in a thread that starts at once. Close it at the end.
+
+    If a step fails, every request that is running or waiting fails with its error, and a new decoder takes over."""
+
+    def __init__(self, open_decoder: Callable[[], LiveDecoder]) -> None:
+        self.n_sampled_tokens = 0
+        self.decoder = open_decoder()
+        self._open_decoder = open_decoder
+        self._actions: list[Callable[[], None]] = []
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._calls: dict[int, tuple[EngineCall, int]] = {}  # by number: the call, and the request's place in it
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def n_running(self) -> int:
+        """The number of replies that are being sampled."""
+        return self.decoder.n_running
+
+    @property
+    def n_waiting(self) -> int:
+        """The number of requests that wait for free rows."""
+        return len(self.decoder.waiting)
+
+    def submit(self, requests: list[tuple[Request, Sampling]], watch: bool = False) -> EngineCall:
+        """Queue requests, in order. With `watch`, each token is reported. Raise UserError if the engine is closed."""
+        call = EngineCall(sum(request.n for request, _ in requests))
+        self._do(partial(self._add, call, requests, watch))
+        return call
+
+    def cancel(self, call: EngineCall) -> None:
+        """Stop what is left of a call; the thread that waits for it gets Cancelled."""
+        call.put(Cancelled())
+        with self._changed:
+            if not self._is_closed:
+                self._actions.append(partial(self._drop, call))
+                self._changed.notify()
+
+    def close(self) -> None:
+        """Cancel all calls and end the thread."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _do(self, action: Callable[[], None]) -> None:
+        with self._changed:
+            if self._is_closed:
+                raise UserError("the engine has been closed")
+            self._actions.append(action)
+            self._changed.notify()
+
+    def _add(self, call: EngineCall, requests: list[tuple[Request, Sampling]], watch: bool) -> None:
+        if call.is_closed:
+            return
+        try:
+            for place, (request, sampling) in enumerate(requests):
+                number = self.decoder.add(request, sampling, watch)
+                self._calls[number] = call, place
+                call.numbers.append(number)
+        except Exception as err:
+            self._drop(call)
+            call.put(err)
+
+    def _drop(self, call: EngineCall) -> None:
+        call.is_closed = True
+        for number in call.numbers:
+            self.decoder.cancel(number)
+            self._calls.pop(number, None)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(self._has_work)
+                actions, self._actions = self._actions, []
+            for action in actions:
+                action()
+            if self._is_closed:
+                break
+            try:
+                if not self.decoder.is_done:
+                    self._step()
+            except Exception as err:
+                self._fail(err)
+                self.decoder = self._open_decoder()
+        self._fail(Cancelled())
+
+    def _has_work(self) -> bool:
+        return bool(self._actions) or self._is_closed or not self.decoder.is_done
+
+    def _step(self) -> None:
+        self.decoder.step()
+        events = self.decoder.take_events()
+        for event in events:
+            call, place = self._calls[event.request]
+            if isinstance(event, NewToken):
+                call.put((place, event.index, event.token))
+            else:
+                self.n_sampled_tokens += len(event.reply.ids)
+                call.put((place, event.index, event.reply))
+        for event in events:
+            if event.request not in self.decoder.requests:
+                self._calls.pop(event.request, None)
+
+    def _fail(self, error: BaseException) -> None:
+        calls, self._calls = self._calls, {}
+        for call, _ in calls.values():
+            call.is_closed = True
+            call.numbers = []
+            call.put(error)
