@@ -1,4 +1,4 @@
-"""The command line: `rethink demo | train | eval | answer | compare | cross | grade | plan | prepare | export | report`.
+"""The command line: `rethink demo | train | eval | answer | serve | compare | cross | grade | plan | prepare | ...`.
 
 A user's mistake ends with one message and exit code 2.
 """
@@ -29,6 +29,7 @@ from rethink.commands.options import (
 from rethink.commands.output_streams import lasting_output
 from rethink.commands.pages import report
 from rethink.commands.pair_option import PairCommand, pairs
+from rethink.commands.serve import serve
 from rethink.commands.settings_command import SettingsCommand
 from rethink.distributed import should_report, under_torchrun
 from rethink.errors import UserError
@@ -233,6 +234,9 @@ def answer(
             "--file needs --out ANSWERS.jsonl, and takes gold answers from a column (--answer COLUMN), not from --gold"
         )
     answer_file(model, file, out, QuestionColumns(column, answer, id), resume, recipe, settings)
+
+
+app.command(epilog="Example: rethink serve tiny-signs --recipe demo-gsr --strategy merge:3")(serve)
 
 
 @app.command(cls=PairCommand, epilog="Example: rethink compare runs/grpo-0 runs/ours-0 --pair runs/grpo-1 runs/ours-1")

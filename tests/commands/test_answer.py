@@ -202,7 +202,7 @@ def test_printed_replies_equal_written_ones(rethink: Rethink, tmp_path: Path) ->
 REFUSED = [
     (["x?", "--strategy", "reflect:2"], "give the right one with --gold"),
     (["x?", "--strategy", "vote", NO_ANSWERS], "vote compares answers"),
-    (["x?", "--strategy", "solve,refine"], "`rethink answer` takes one strategy"),
+    (["x?", "--strategy", "solve,refine"], "takes one strategy"),
     ([""], "the question is empty"),
     (["\udcff?"], "not valid UTF-8"),
     (["x?", "--resume"], "give one question in quotes, or --file"),

@@ -18,23 +18,15 @@ from rethink.lock import Lock
 from rethink.policies.base import PolicyWrapper
 from rethink.problems.answer_format import read_after
 from rethink.problems.free_text import same_reply, short_answer
-from rethink.problems.question import QuestionColumns, as_problem, read_questions
+from rethink.problems.question import QuestionColumns, as_problem, read_questions, source_of_answers
 from rethink.problems.rewards import grade
 from rethink.recipe import Recipe, load_recipe, name_checkpoints, to_toml
 from rethink.seeds import stable_hash
 from rethink.settings import AnswerSettings, Endpoint, ProblemSource, Sampler
 from rethink.strategies import Attempt, Strategy, parse
+from rethink.strategies.attempt import PHASE_TITLES
 from rethink.types import Group, Problem, Prompt, Sample, Sampling
 
-PHASE_TITLES = {
-    "solve": "draft",
-    "refine": "refinement",
-    "reflect": "reflection",
-    "merge": "merged answer",
-    "critique": "feedback",
-    "improve": "improved answer",
-    "fresh": "fresh answer",
-}
 MAX_REPEATED = 200
 """Longer replies (in characters) are not printed again as the answer."""
 
@@ -122,16 +114,14 @@ def resolve(model: str, recipe: str, settings: Sequence[str]) -> tuple[Recipe, S
     refuse_contradictions({"model.path": model}, settings)
     resolved = load_recipe(recipe if recipe else None, [f"model.path={toml_string(model)}", *settings])
     if "," in resolved.evaluation.strategy:
-        raise UserError("`rethink answer` takes one strategy; `rethink eval` compares several")
+        raise UserError("this command takes one strategy; `rethink eval` compares several")
     refuse_without_effect(settings, resolved)
     return name_checkpoints(resolved, print_note), parse(resolved.evaluation.strategy)
 
 
 def _source(recipe: Recipe, strategy: Strategy, has_gold: bool) -> ProblemSource | None:
     """Return where the form of the answer is from; None for free text, if nothing says or needs a form."""
-    if recipe.evaluation.problems is None and (has_gold or "comparable answers" in strategy.needs):
-        return ProblemSource(source="questions")
-    return recipe.evaluation.problems
+    return source_of_answers(recipe.evaluation.problems, has_gold or "comparable answers" in strategy.needs)
 
 
 def first_answer(attempt: Attempt) -> Sample | None:

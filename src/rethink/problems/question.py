@@ -14,7 +14,7 @@ from rethink.problems.files import read_rows
 from rethink.problems.rows import Columns, Row
 from rethink.problems.source import answer_format_of
 from rethink.settings import ProblemSource
-from rethink.types import Problem
+from rethink.types import Message, Problem
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,21 @@ class QuestionColumns:
     id: str = ""
 
 
-def as_problem(question: str, source: ProblemSource | None, gold: str = "", ident: str = "question") -> Problem:
+def source_of_answers(source: ProblemSource | None, needs_form: bool) -> ProblemSource | None:
+    """Return where the form of answers to questions is from: the given source, or the usual form if one is needed."""
+    return ProblemSource(source="questions") if source is None and needs_form else source
+
+
+def as_problem(
+    question: str,
+    source: ProblemSource | None,
+    gold: str = "",
+    ident: str = "question",
+    earlier: tuple[Message, ...] = (),
+) -> Problem:
     """Return the question as a problem in the answer format of the source; without a source, any reply is an answer.
+
+    `earlier` are the turns before the question, which every prompt shows.
 
     Without a gold answer, its verdicts mean nothing. Raise UserError for a gold answer that the format cannot read.
     """
@@ -37,7 +50,8 @@ def as_problem(question: str, source: ProblemSource | None, gold: str = "", iden
         parsed = answer_format.parse_gold(gold) if gold else ""
     except ValueError as err:
         raise UserError(f"the gold answer {err}") from err
-    return answer_format.problem(ident, question, parsed, "questions", source.extraction if source else "strict")
+    problem = answer_format.problem(ident, question, parsed, "questions", source.extraction if source else "strict")
+    return replace(problem, earlier=earlier)
 
 
 def read_questions(file: Path, source: ProblemSource | None, columns: QuestionColumns) -> list[Problem]:

@@ -15,6 +15,17 @@ OVERLONG = "over-long prompts"
 CUT = "candidates cut"
 """Names of the counts in `Attempt.notes`."""
 
+PHASE_TITLES = {
+    "solve": "draft",
+    "refine": "refinement",
+    "reflect": "reflection",
+    "merge": "merged answer",
+    "critique": "feedback",
+    "improve": "improved answer",
+    "fresh": "fresh answer",
+}
+"""What the replies of each phase are called, if not by the phase's name."""
+
 
 @dataclass(frozen=True)
 class Setup:

@@ -66,6 +66,8 @@ class EndpointPolicy(Policy):
     - A prompt that is too long for the model is skipped and counted in `n_overlong`, or raises UserError (`overlong`).
     - A parameter that the server does not support is left out from then on. All other failures raise UserError.
 
+    `stop` holds strings that end a reply, as far as the server honors them.
+
     `key` (default: the environment variable `endpoint.key_env`) is sent in requests and shown nowhere. `warn` is called
     once per parameter left out, and for the first prompt that is over-long or not graded. docs/endpoints.md lists what
     happens with which server's answer.
@@ -82,6 +84,7 @@ class EndpointPolicy(Policy):
         key: str | None = None,
         overlong: Literal["skip", "refuse"] = Sampler.overlong_prompts,
         warn: Callable[[str], None] = warnings.warn,
+        stop: Sequence[str] = (),
     ) -> None:
         if endpoint.concurrency < 1 or endpoint.retries < 0 or endpoint.timeout_s <= 0:
             raise UserError("an endpoint needs concurrency of at least 1, retries of at least 0 and timeout_s above 0")
@@ -91,6 +94,7 @@ class EndpointPolicy(Policy):
         self.model = model
         self.sampling = sampling
         self.overlong = overlong
+        self.stop = stop
         self.n_overlong = 0
         self._failures = Failures(warn)
         self._answered: list[dict[str, str]] = PROBE
@@ -207,7 +211,7 @@ class EndpointPolicy(Policy):
         """Return the sample, or None for a skipped over-long prompt. With `emit`, stream the text to it."""
         n_replies = self._failures.n_replies
         messages = [{"role": m.role, "content": replace_surrogates(m.content)} for m in prompt.messages]
-        make_parameters = partial(sampling_parameters, prompt, index, sampling, emit is not None)
+        make_parameters = partial(sampling_parameters, prompt, index, sampling, emit is not None, stop=self.stop)
         sent, answer = await self._sender.request(make_parameters, partial(self._complete, client, messages, emit))
         if isinstance(answer, Fault) and answer.is_reply_cut:
             answer = ServerReply("", "length", note="reasoning")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from typing import Any
 
 import httpx2
@@ -17,6 +17,7 @@ OPTIONAL = {
     "seed": "the endpoint does not support seed: samples cannot be repeated",
     "top_k": "the endpoint does not support top_k: samples are drawn without it",
     "max_tokens": "the endpoint does not support max_tokens: it gets max_completion_tokens instead",
+    "stop": "the endpoint does not support stop strings: replies are cut at them after they are complete",
     "stream_options": "the endpoint does not support stream_options: token counts of streamed replies are unknown",
     "prompt_logprobs": "",
     "return_tokens_as_token_ids": "",
@@ -60,7 +61,7 @@ def is_loopback(host: str) -> bool:
 
 
 def sampling_parameters(
-    prompt: Prompt, index: int, sampling: Sampling, stream: bool, unsupported: Set[str]
+    prompt: Prompt, index: int, sampling: Sampling, stream: bool, unsupported: Set[str], stop: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return the parameters of a request for one sample, without those that the server does not support."""
     found: dict[str, Any] = {
@@ -72,6 +73,8 @@ def sampling_parameters(
         found["top_p"] = sampling.top_p
     if sampling.top_k > 0:
         found["top_k"] = sampling.top_k
+    if stop:
+        found["stop"] = list(stop)
     if prompt.messages[-1].role == "assistant":
         found |= CONTINUE_TURN
     if stream:

@@ -1,0 +1,162 @@
+"""A request for a chat completion: which parameters there are, and what they must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rethink.serving import fields
+from rethink.serving.api_error import ApiError
+from rethink.serving.limits import Limits
+from rethink.types import ChatRole, Message, Sampling
+
+IGNORED = frozenset(
+    ["user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"]
+)
+"""Parameters that do not change a reply."""
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "repetition_penalty": (1,),
+    "min_p": (0,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "tools": ([],),
+    "functions": ([],),
+    "tool_choice": ("none", "auto"),
+    "function_call": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+}
+"""Parameters that would change a reply, and the values with which they do not."""
+
+SAMPLING_FIELDS = frozenset(["max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k"])
+USED = SAMPLING_FIELDS | {"model", "messages", "n", "stop", "seed", "stream", "stream_options"}
+
+ROLES: Mapping[str, ChatRole] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+
+OF_MESSAGES = {"role", "content", "reasoning_content", "reasoning", "refusal", "annotations"}
+"""Fields that messages may have; the last four come from replies that are sent back, and are not shown to the model."""
+
+MAX_STOPS, MAX_STOP_CHARS = 16, 200
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """What a client asks for. `given` are the sampling settings that it names; `seed` is None if it leaves it to us."""
+
+    model: str | None
+    earlier: tuple[Message, ...]
+    question: str
+    given: Mapping[str, Any]
+    n: int = 1
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    stream: bool = False
+    include_usage: bool = False
+
+    def sampling(self, default: Sampling, limits: Limits) -> Sampling:
+        """Return the server's sampling settings with those that the request gives in their place."""
+        within = replace(default, max_tokens=min(default.max_tokens, limits.max_tokens))
+        return replace(within, **self.given)
+
+
+def read_chat_request(body: bytes, limits: Limits) -> ChatRequest:
+    """Return the request in a body. Raise ApiError for what cannot be done, rather than leaving it out."""
+    found = fields.parse_object(body)
+    _refuse_unknown(found)
+    earlier, question = _messages(found)
+    options = found.get("stream_options", {})
+    if not isinstance(options, dict):
+        raise ApiError(400, "stream_options must be an object", "stream_options")
+    stream = fields.boolean(found, "stream")
+    return ChatRequest(
+        model=fields.text(found["model"], "model") if "model" in found else None,
+        earlier=earlier,
+        question=question,
+        given=_given_sampling(found, limits),
+        n=fields.integer(found, "n", 1, 1, limits.max_n),
+        stop=_stops(found),
+        seed=fields.integer(found, "seed", 0, -(2**63), 2**63 - 1) if "seed" in found else None,
+        stream=stream,
+        include_usage=stream and fields.boolean(options, "include_usage"),
+    )
+
+
+def _refuse_unknown(found: Mapping[str, Any]) -> None:
+    """Raise ApiError for a parameter that would change the reply, or that is not known."""
+    for name, value in found.items():
+        if name in USED or name in IGNORED:
+            continue
+        if name not in NEUTRAL:
+            raise ApiError(400, f"unknown parameter: {name[:60]!r}", name[:60], code="unknown_parameter")
+        if value not in NEUTRAL[name]:
+            raise ApiError(400, f"{name} is not supported: leave it out", name, code="unsupported_parameter")
+
+
+def _given_sampling(found: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    names = [name for name in ("max_tokens", "max_completion_tokens") if name in found]
+    values = {fields.integer(found, name, 1, 1, limits.max_tokens) for name in names}
+    if len(values) > 1:
+        raise ApiError(400, "max_tokens and max_completion_tokens differ: give one of them", "max_tokens")
+    if values:
+        given["max_tokens"] = values.pop()
+    if "temperature" in found:
+        given["temperature"] = fields.number(found, "temperature", 1, 0, 2)
+    if "top_p" in found:
+        given["top_p"] = fields.number(found, "top_p", 1, 1e-6, 1)
+    if "top_k" in found:
+        given["top_k"] = max(0, fields.integer(found, "top_k", 0, -1, 2**31))
+    return given
+
+
+def _stops(found: Mapping[str, Any]) -> tuple[str, ...]:
+    stop = found.get("stop", [])
+    texts = stop if isinstance(stop, list) else [stop]
+    if len(texts) > MAX_STOPS:
+        raise ApiError(400, f"stop may hold at most {MAX_STOPS} strings", "stop")
+    checked = [fields.text(one, "stop") for one in texts]
+    if not all(0 < len(one) <= MAX_STOP_CHARS for one in checked):
+        raise ApiError(400, f"a stop string has from 1 to {MAX_STOP_CHARS} characters", "stop")
+    return tuple(checked)
+
+
+def _messages(found: Mapping[str, Any]) -> tuple[tuple[Message, ...], str]:
+    """Return the turns before the last, and the text of the last, which must be the user's."""
+    given = found.get("messages")
+    if not isinstance(given, list) or not given:
+        raise ApiError(400, "messages must be a list of at least one message", "messages")
+    messages = [_message(one, f"messages[{i}]") for i, one in enumerate(given)]
+    *earlier, last = messages
+    if last.role != "user" or not last.content.strip():
+        raise ApiError(400, "the last message must be the user's, and hold a question", "messages")
+    return tuple(earlier), last.content
+
+
+def _message(given: Any, where: str) -> Message:
+    if not isinstance(given, dict):
+        raise ApiError(400, f"{where} must be an object with role and content", where)
+    role = given.get("role")
+    if not isinstance(role, str) or role not in ROLES:
+        raise ApiError(400, f"{where}.role must be one of {', '.join(ROLES)}", f"{where}.role")
+    for name, value in given.items():
+        if name not in OF_MESSAGES and value not in (None, []):
+            raise ApiError(400, f"{where}: {name[:60]!r} is not supported", where, code="unsupported_parameter")
+    return Message(ROLES[role], _content(given.get("content"), f"{where}.content"))
+
+
+def _content(given: Any, where: str) -> str:
+    """Return the text of a message: a string, or a list of parts that are all text."""
+    if not isinstance(given, list):
+        return fields.text(given, where)
+    parts: list[str] = []
+    for part in given:
+        if not isinstance(part, dict) or part.get("type") != "text":
+            raise ApiError(400, f"{where}: only text is supported", where, code="unsupported_parameter")
+        parts.append(fields.text(part.get("text"), where))
+    return "".join(parts)

@@ -1,0 +1,27 @@
+"""What the server takes at most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits on one request, and on all together.
+
+    - `max_tokens`: the tokens of one pass; a strategy has several.
+    - `max_n`: the choices of a request.
+    - `max_samples`: the replies that all passes of all choices of a request draw together.
+    - `concurrency`: the choices that are worked on at once; `queue`: those that wait, before requests get HTTP 429.
+    - `body_bytes`, `body_s`: the size of a request's body, and the seconds in which it must arrive.
+    - `grace_s`: the seconds that running requests get after SIGTERM.
+    """
+
+    max_tokens: int = 1024
+    max_n: int = 16
+    max_samples: int = 256
+    concurrency: int = 64
+    queue: int = 256
+    body_bytes: int = 1 << 20
+    body_s: float = 30.0
+    grace_s: float = 30.0

@@ -1,0 +1,192 @@
+"""Calls: requests that are answered in worker threads, while the event loop passes on what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+
+from rethink.errors import UserError
+from rethink.policies.cancel import Cancellation, Cancelled
+from rethink.serving.api_error import ApiError
+from rethink.serving.chat_request import ChatRequest
+from rethink.serving.completion import Envelope, Said
+from rethink.serving.limits import Limits
+from rethink.serving.metrics import Metrics
+from rethink.serving.passes import Teller, run_choice
+from rethink.serving.served_model import ServedModel
+from rethink.serving.text_stream import Kind
+from rethink.strategies import Attempt, Strategy
+from rethink.strategies.attempt import reseed
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of what a choice says."""
+
+    choice: int
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A choice that is complete."""
+
+    choice: int
+    attempt: Attempt
+
+
+Event = Piece | Finished
+
+
+class Call:
+    """A request that is being answered: one thread per choice. `events` ends when all choices are complete."""
+
+    def __init__(self, service: Service, request: ChatRequest, strategy: Strategy) -> None:
+        self.request, self.strategy = request, strategy
+        self.cancellation = Cancellation()
+        self.attempts: dict[int, Attempt] = {}
+        self.said = [Said() for _ in range(request.n)]
+        seed = secrets.randbits(53) if request.seed is None else request.seed
+        self.envelope = Envelope(request.model or service.model.names[0], seed)
+        self._service = service
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Event | Exception] = asyncio.Queue()
+        self._start = time.monotonic()
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Yield what happens. Raise ApiError if a choice has no reply; the others are then cancelled."""
+        metrics, has_text = self._service.metrics, False
+        try:
+            while len(self.attempts) < self.request.n:
+                event = await self._queue.get()
+                if isinstance(event, Exception):
+                    raise self._service.explain(event) from event
+                if isinstance(event, Finished):
+                    self.attempts[event.choice] = event.attempt
+                else:
+                    self.said[event.choice].add(event.kind, event.text)
+                    if not has_text:
+                        metrics.first_seconds.observe(time.monotonic() - self._start)
+                    has_text = True
+                yield event
+            metrics.seconds.observe(time.monotonic() - self._start)
+            metrics.count(self.in_order)
+        finally:
+            self.cancellation.set()
+
+    @property
+    def in_order(self) -> list[Attempt]:
+        """The attempts of all choices."""
+        return [self.attempts[choice] for choice in range(self.request.n)]
+
+    def work(self, choice: int) -> None:
+        """Answer in this thread. Choices have different seeds; the first one has the seed of `rethink answer`."""
+        model, limits = self._service.model, self._service.limits
+        try:
+            self.cancellation.check()
+            prompts = reseed(model.make_prompts(self.envelope.seed), "repeat", choice)
+            setup = model.setup(self.request, self.strategy, prompts, limits, self.cancellation)
+            problem = model.problem(self.request, self.strategy)
+            teller = Teller(lambda kind, text: self._put(Piece(choice, kind, text)), self.request.stop, model.thinking)
+            attempt = run_choice(self.strategy, setup, problem, teller, self.cancellation)
+            self._put(Finished(choice, attempt))
+        except Exception as err:
+            self._put(err)
+
+    def _put(self, event: Event | Exception) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
+
+
+class Service:
+    """Answers requests, at most `limits.concurrency` choices at once; so many more wait as `limits.queue` says.
+
+    `note` gets a line about each fault of the server itself, without texts of prompts or replies."""
+
+    def __init__(self, model: ServedModel, limits: Limits, note: Callable[[str], None] = lambda _: None) -> None:
+        self.model, self.limits, self.note = model, limits, note
+        self.metrics = Metrics()
+        self.is_draining = False
+        self._n_choices = 0  # running or waiting
+        self._calls: set[Call] = set()
+        self._threads = ThreadPoolExecutor(limits.concurrency, "choice")
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.metrics.gauge("rethink_choices", "Choices that are running or waiting", lambda: self._n_choices)
+
+    def start(self, request: ChatRequest) -> Call:
+        """Start to answer a request. Raise ApiError if it cannot be answered, or not now."""
+        if self.is_draining:
+            raise ApiError(503, "the server is shutting down", retry_after_s=10)
+        strategy = self.model.find_strategy(request.model, request.n, self.limits)
+        if self._n_choices + request.n > self.limits.concurrency + self.limits.queue:
+            message = f"{self._n_choices} choices are running or waiting, and no more can; try again later"
+            raise ApiError(429, message, code="rate_limit_exceeded", retry_after_s=1)
+        call = Call(self, request, strategy)
+        loop = asyncio.get_running_loop()
+        self._calls.add(call)
+        self._idle.clear()
+        self._n_choices += request.n
+        for choice in range(request.n):
+            loop.run_in_executor(self._threads, call.work, choice).add_done_callback(lambda _: self._one_less())
+        return call
+
+    def end(self, call: Call, status: int) -> None:
+        """Count an answered call, and cancel what is left of it."""
+        call.cancellation.set()
+        self._calls.discard(call)
+        listed = {name.partition("+")[2] or "solve" for name in self.model.names}
+        name = call.strategy.name if call.strategy.name in listed else "other"
+        self.metrics.requests.labels(name, str(status)).inc()
+        self._check_idle()
+
+    def explain(self, error: Exception) -> ApiError:
+        """Return what the client gets to know about an error."""
+        if isinstance(error, ApiError):
+            return error
+        if isinstance(error, Cancelled):
+            return ApiError(503, "the server stopped before the reply was complete", retry_after_s=10)
+        if isinstance(error, UserError):
+            return ApiError(502 if self.model.is_remote else 400, str(error))
+        self.note(f"internal error: {where(error)}")
+        return ApiError(500, "the server failed; its log says where")
+
+    async def drain(self) -> bool:
+        """Refuse new requests, and let running ones end. Return False if some had to be cancelled."""
+        self.is_draining = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), self.limits.grace_s)
+            return True
+        except TimeoutError:
+            for call in list(self._calls):
+                call.cancellation.set()
+            return False
+
+    def close(self) -> None:
+        """Cancel all calls."""
+        for call in list(self._calls):
+            call.cancellation.set()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _one_less(self) -> None:
+        self._n_choices -= 1
+        self._check_idle()
+
+    def _check_idle(self) -> None:
+        if not self._n_choices and not self._calls:
+            self._idle.set()
+
+
+def where(error: BaseException) -> str:
+    """Return the type of an error and where it was raised; its message may hold a prompt."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "" if trace is None else f" in {trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}"
+    return f"{type(error).__name__}{place}"
