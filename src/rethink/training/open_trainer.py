@@ -64,7 +64,7 @@ def open_policy_and_trainer(
     trainer = Trainer(model, recipe.training, recipe.updates, lambda: model.base or initial())
     if recipe.sampler.engine == "vllm":
         policy = _vllm(recipe, model, None if model.base else checkpoint, model.device, warn)
-        _say_transfer(policy, warn)
+        _warn_if_merged(policy, warn)
         return policy, trainer
     return local_policy(recipe, model, recipe.sampling), trainer
 
@@ -119,7 +119,7 @@ def _vllm_on_ranks(
         if not sends_adapter and policy.fleet.adapter is not None:
             policy.fleet.adapter, policy.fleet.merged_because = None, "the vLLM of another rank cannot use it"
         if ranks.is_rank0:
-            _say_transfer(policy, warn)
+            _warn_if_merged(policy, warn)
         return DataParallelPolicy(policy, ranks, n_sampling=1 if shared else ranks.size)
     placeholder = local_policy(recipe, model, recipe.sampling)  # without weights: it never samples
 
@@ -130,15 +130,12 @@ def _vllm_on_ranks(
     return DataParallelPolicy(placeholder, ranks, gather, n_sampling=1)
 
 
-def _say_transfer(policy: VllmPolicy, warn: Warn) -> None:
-    """Tell what vLLM gets in a run with an adapter."""
-    fleet = policy.fleet
-    if fleet.adapter is not None:
-        warn(f"vLLM gets only the adapter after each update (sampler.transfer, rank {fleet.adapter.rank})")
-    elif fleet.merged_because:
+def _warn_if_merged(policy: VllmPolicy, warn: Warn) -> None:
+    """Say why vLLM gets all weights of a run with an adapter, which takes longer than sending the adapter."""
+    if policy.fleet.merged_because:
         warn(
             "vLLM gets all weights after each update, with the adapter merged (sampler.transfer), because "
-            f"{fleet.merged_because}"
+            f"{policy.fleet.merged_because}"
         )
 
 
