@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from rethink.commands.console import print_error
+from rethink.commands.console import print_error, warnings_as_notes
 from rethink.commands.options import (
     Data,
     Endpoint,
@@ -47,7 +47,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line."""
-    with lasting_output():
+    with lasting_output(), warnings_as_notes():
         try:
             _check_surroundings()
             with interrupt_on_sigterm(unless=under_torchrun()):  # a waiting rank runs no handler

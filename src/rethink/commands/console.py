@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import atexit
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,6 +17,8 @@ from rethink.commands.log_lines import LogLines
 from rethink.errors import UserError
 from rethink.jsonl import RecordMismatchError, make_folder
 from rethink.printable import printable, printable_line
+
+PACKAGE = Path(__file__).parents[1]
 
 console = Console(stderr=True, highlight=False, emoji=False)
 output = Console(highlight=False, soft_wrap=True, emoji=False)
@@ -38,6 +42,24 @@ def print_note(text: str) -> None:
 def warn(text: str) -> None:
     """Print a warning to stderr."""
     print_note(f"warning: {text}")
+
+
+@contextmanager
+def warnings_as_notes() -> Iterator[None]:
+    """Inside this context, print the package's Python warnings like those of commands, without the line that gave them."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], filename: str, *more: Any, **named: Any) -> None:
+        if category is UserWarning and Path(filename).is_relative_to(PACKAGE):
+            warn(str(message))
+        else:
+            usual(message, category, filename, *more, **named)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
 
 
 def print_error(text: str) -> None:
