@@ -17,6 +17,7 @@ from rethink.commands.options import (
     Data,
     Endpoint,
     Lenient,
+    Metric,
     Model,
     On,
     Out,
@@ -242,7 +243,7 @@ app.command(epilog="Example: rethink serve tiny-signs --recipe demo-gsr --strate
 @app.command(cls=PairCommand, epilog="Example: rethink compare runs/grpo-0 runs/ours-0 --pair runs/grpo-1 runs/ours-1")
 def compare(
     before: Annotated[
-        Path, typer.Argument(metavar="BEFORE", help="Folder of an evaluation or a training run, or a file of answers.")
+        Path, typer.Argument(metavar="BEFORE", help="Folder of an evaluation or a training run, or another tool's log.")
     ],
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="Another one, on the same problems.")],
     pair: Annotated[
@@ -251,11 +252,12 @@ def compare(
     ] = None,
     k: Annotated[list[int] | None, typer.Option(min=1, help="Also compare pass@k. Can be repeated.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the numbers as JSON.")] = None,
+    metric: Metric = None,
 ) -> None:
     """Print AFTER minus BEFORE, paired by problem, with intervals and p-values; with --pair, over several runs of each."""
     from rethink.commands.compare import compare as run
 
-    run([(before, after), *pairs(pair or [])], k or [], out)
+    run([(before, after), *pairs(pair or [])], k or [], out, metric or [])
 
 
 @app.command(epilog="Example: rethink cross MODEL_A MODEL_B --on math500 --recipe thinktwice-cross")

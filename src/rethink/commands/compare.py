@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from rethink.commands.console import align_columns, new_folder, print_note, print_result, warn
@@ -14,11 +15,14 @@ from rethink.commands.evaluate import Job, open_policy, origin_of_weights, resol
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, by_suite, read_answers
 from rethink.evaluation.bounds import ACCURACY_NOTE, NOTE, bounded_rate, open_signs
-from rethink.evaluation.compare import Comparison, Evaluation, Pair, check_runs_differ
+from rethink.evaluation.compare import OUR_TOOL, Comparison, Evaluation, Pair, check_runs_differ
 from rethink.evaluation.compare import compare as compare_answers
 from rethink.evaluation.drafts import drafts_from_answers
 from rethink.evaluation.evaluate import Drafts
 from rethink.evaluation.intervals import Difference, Estimate, macro_average
+from rethink.evaluation.other_tools import find_log
+from rethink.evaluation.other_tools.align import align
+from rethink.evaluation.other_tools.answers import answers_of
 from rethink.evaluation.outcomes import final_pass_outcomes
 from rethink.evaluation.unchanged import ANSWERS_FILE
 from rethink.jsonl import Record, make_folder, to_json, write_text
@@ -41,9 +45,14 @@ ABOUT_PAIRS = (
 )
 
 
-def compare(pairs: Sequence[tuple[Path, Path]], ks: Sequence[int], out: Path | None) -> None:
-    """Print the second evaluation of each pair minus the first; write the numbers as JSON to `out`, if given."""
-    runs = read_pairs(pairs)
+def compare(
+    pairs: Sequence[tuple[Path, Path]], ks: Sequence[int], out: Path | None, metrics: Sequence[str] = ()
+) -> None:
+    """Print the second evaluation of each pair minus the first; write the numbers as JSON to `out`, if given.
+
+    `metrics` are the scores that stand for verdicts in the logs of other tools.
+    """
+    runs = read_pairs(pairs, metrics)
     check_runs_differ(runs)
     found = compare_answers(runs, ks)
     about = _NO_OTHER_SEED if len(pairs) == 1 else ABOUT_PAIRS
@@ -52,17 +61,25 @@ def compare(pairs: Sequence[tuple[Path, Path]], ks: Sequence[int], out: Path | N
         write_text(out, to_json(asdict(found), indent=1) + "\n")
 
 
-def read_pairs(pairs: Sequence[tuple[Path, Path]]) -> list[Pair]:
+def read_pairs(pairs: Sequence[tuple[Path, Path]], metrics: Sequence[str] = ()) -> list[Pair]:
     """Return the evaluations of pairs (before, after); each path is read once."""
-    read: dict[Path, Evaluation] = {}
+    paths = list(dict.fromkeys(chain.from_iterable(pairs)))
+    evaluations = [read_evaluation(path, metrics) for path in paths]
+    if metrics and {evaluation.tool for evaluation in evaluations} == {OUR_TOOL}:
+        raise UserError(f"--metric {' '.join(metrics)} has no effect: it names a score in the logs of other tools")
+    read = dict(zip(paths, align(evaluations), strict=True))
     found: list[Pair] = []
-    for pair in pairs:
-        for path in pair:
-            if path not in read:
-                read[path] = Evaluation(str(path), read_run(path))
-        before, after = pair
+    for before, after in pairs:
         found.append((read[after], read[before]))
     return found
+
+
+def read_evaluation(path: Path, metrics: Sequence[str] = ()) -> Evaluation:
+    """Return an evaluation of ours or of another tool."""
+    log = find_log(path)
+    if log is None:
+        return Evaluation(str(path), read_run(path))
+    return Evaluation(str(path), answers_of(log, metrics), log.name)
 
 
 def _left_out(found: Comparison) -> list[str]:

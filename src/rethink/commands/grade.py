@@ -13,10 +13,10 @@ from rethink.errors import UserError
 from rethink.evaluation.bounds import ACCURACY_NOTE
 from rethink.evaluation.grade import GradeSettings, Tally, check_gold_answers, grade_rows
 from rethink.evaluation.intervals import binomial_rate
+from rethink.evaluation.other_tools import reply_rows
 from rethink.grading.sandbox.lockdown import guard
 from rethink.jsonl import Record, check_writable, make_folder, to_json, write_lines
 from rethink.lock import Lock
-from rethink.problems.files import read_rows
 from rethink.problems.source import answer_format_of, load_problems
 from rethink.settings import ProblemSource
 
@@ -31,7 +31,7 @@ def grade_file(file: Path, out: Path, settings: GradeSettings) -> None:
         raise UserError("--out would overwrite the file to grade; choose another name")
     check_writable(out)
     start, tally = time.perf_counter(), Tally()
-    records = grade_rows(read_rows(file, strict=False), settings)
+    records = grade_rows(reply_rows(file, strict=False), settings)
     first = next(records, None)
     if first is None:
         raise UserError(f"{file} has no rows")

@@ -38,6 +38,15 @@ Lenient = Annotated[
         "--lenient", help="Also accept answers in another form than the prompt asks for; count them separately."
     ),
 ]
+Metric = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric",
+        "--scorer",
+        metavar="NAME",
+        help="Score in the logs of other tools that says what is right. Can be repeated, for logs with other names.",
+    ),
+]
 Thinking = Annotated[
     tuple[str, str] | None, typer.Option(metavar="OPEN CLOSE", help="Marks of the thinking, if no common ones.")
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, by_strategy, by_suite, count_not_graded, first_answers
@@ -29,6 +30,7 @@ from rethink.evaluation.outcomes import (
 from rethink.evaluation.runs import over_seeds
 from rethink.strategies import parse
 
+OUR_TOOL = "rethink"
 Answers = Sequence[Answer]
 Differences = dict[str, dict[str, Difference]]
 """Differences by measure and suite, and "mean" over several suites."""
@@ -36,10 +38,11 @@ Differences = dict[str, dict[str, Difference]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The answers of an evaluation, and the name that messages give it."""
+    """The answers of an evaluation, the name that messages give it, and the tool that wrote it."""
 
     name: str
     answers: Answers
+    tool: str = OUR_TOOL
 
 
 Pair = tuple[Evaluation, Evaluation]
@@ -101,7 +104,8 @@ UNPAIRED = ("fix rate", "damage rate", "of fresh answers")
 def compare(pairs: Sequence[Pair], ks: Sequence[int] = ()) -> Comparison:
     """Return the differences on the problems that all evaluations answered, for the strategies that all have.
 
-    Raise UserError if there are no such problems, if a problem's question differs, and for a k above the number of answers.
+    Raise UserError if there are no such problems, if a problem's question or gold answer differs, and for a k above the
+    number of answers.
     """
     evaluations = [evaluation for pair in pairs for evaluation in pair]
     problems = _shared_problems(evaluations)
@@ -229,9 +233,11 @@ def _shared_problems(evaluations: Sequence[Evaluation]) -> set[tuple[str, str]]:
         theirs = _questions(other)
         for key in theirs.keys() & questions.keys():
             if questions[key] != theirs[key]:
-                raise UserError(f"{names}: problem {key[1]} has different questions in the two evaluations")
+                what = "gold answers" if questions[key][0] == theirs[key][0] else "questions"
+                raise UserError(f"{names}: problem {key[1]} has different {what} in the two evaluations")
         if not theirs.keys() & questions.keys():
-            raise UserError(f"{names}: the two evaluations have no problem in common")
+            begin = [question[:80] for question, _ in (*islice(theirs.values(), 1), *islice(questions.values(), 1))]
+            raise UserError(f"{names}: the two evaluations have no problem in common; their first questions: {begin}")
         shared &= theirs.keys()
     if not shared:
         raise UserError(f"no problem has answers in all of {', '.join(e.name for e in evaluations)}")
@@ -253,8 +259,9 @@ def _fresh(answers: Answers, right: bool, _ungraded: bool | None = None) -> Outc
     return fresh_outcomes(answers, right)[1]
 
 
-def _questions(evaluation: Evaluation) -> dict[tuple[str, str], str]:
-    return {(a.suite, a.problem): a.question for a in evaluation.answers if a.steps}
+def _questions(evaluation: Evaluation) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return the question and gold answer of each problem, by suite and id."""
+    return {(a.suite, a.problem): (a.question, a.gold) for a in evaluation.answers if a.steps}
 
 
 def _shared_strategies(evaluations: Sequence[Evaluation]) -> tuple[list[str], list[str]]:

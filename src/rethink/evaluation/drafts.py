@@ -14,10 +14,10 @@ from typing import Any
 from rethink.errors import UserError
 from rethink.evaluation.answers import first_answers, read_answers
 from rethink.evaluation.evaluate import Drafts
+from rethink.evaluation.other_tools import reply_rows
 from rethink.grading.damage import broken_reply
 from rethink.problems.answer_format import read_problem
 from rethink.problems.conversation import last_reply, split_conversation
-from rethink.problems.files import read_rows
 from rethink.problems.rows import Columns, Row
 from rethink.problems.source import find_answer_format, refuse_unread_columns
 from rethink.settings import ProblemSource
@@ -58,7 +58,7 @@ def drafts_from_answers(file: Path, problems: Sequence[Problem], limit: int = 0)
 def read_drafts(
     file: Path, source: ProblemSource, columns: DraftColumns, problems: Sequence[Problem] | None, seed: int = 0
 ) -> tuple[list[Problem], Drafts]:
-    """Return the problems and drafts in a file with one draft, or a list of drafts, per row.
+    """Return the problems and drafts in a file with one draft, or a list of drafts, per row, or in another tool's log.
 
     With `problems`, a row belongs to the problem with its question; the row may add an instruction after the question.
     Otherwise the question and answer columns of the first `source.limit` rows make the problems. Their options keep the
@@ -70,7 +70,7 @@ def read_drafts(
     index = {_collapse_spaces(p.question): p for p in problems or ()}
     by_content: dict[object, Problem] = {}
     limit = source.limit if problems is None and source.limit else None
-    for row in islice(read_rows(file), limit):
+    for row in islice(reply_rows(file), limit):
         if problems is None:
             new = _problem_of_row(row, file, source, columns, seed)
             problem = by_content.setdefault((new.earlier, new.question, new.gold, new.suite), new)
