@@ -87,10 +87,10 @@ def percentiles(values: Sequence[float]) -> str:
     return f"median {cuts[49]:.2f} s, 90% {cuts[89]:.2f} s, 99% {cuts[98]:.2f} s"
 
 
-def start_server(model: str, n_streams: int) -> tuple[subprocess.Popen[str], str]:
+def start_server(model: str, n_streams: int, settings: Sequence[str]) -> tuple[subprocess.Popen[str], str]:
     """Start a server on a free port; return it with its address."""
     command = [sys.executable, "-m", "rethink", "serve", model, "--recipe", "demo-gsr", "--port", "0"]
-    command += ["--concurrency", str(n_streams), "--queue", str(n_streams)]
+    command += ["--concurrency", str(n_streams), "--queue", str(n_streams), *settings]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     for line in server.stderr:
@@ -107,8 +107,9 @@ def main() -> None:
     parser.add_argument("--strategy", default="refine")
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--streams", type=int, default=200)
+    parser.add_argument("settings", nargs="*", help="settings of the server, such as sampler.cache_gib=0.25")
     given = parser.parse_args()
-    server, url = start_server(given.model, given.streams)
+    server, url = start_server(given.model, given.streams, given.settings)
     name = f"{given.model}+{given.strategy}"
     try:
         asyncio.run(load(url, name, given.streams, given.streams, 0))

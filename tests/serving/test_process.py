@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -17,49 +14,21 @@ import httpx2
 import openai
 import pytest
 
-from support.processes import exit_code, start, wait_for
-from support.serving import command_line_with
+from support.processes import exit_code, wait_for
+from support.serving_process import Running, start_server
 
 pytestmark = pytest.mark.slow
 
 QUESTION: list[Any] = [{"role": "user", "content": "1 2 3 -> 6 ; 4 5 6 -> 15 ; 7 8 9 -> 24"}]
+SIGNS = "tiny-signs", "--recipe", "demo-gsr"
+
 LONG = "model.random=true", "evaluation.sampling.max_tokens=200"
 """Settings with which replies are long: one token of 118 ends a reply of random weights."""
-
-ADDRESS = re.compile(r"serving at (http://127\.0\.0\.1:\d+)/v1")
-
-
-@dataclass(frozen=True)
-class Running:
-    """A server process. The file `log` holds what it prints."""
-
-    process: ForkServerProcess
-    log: Path
-    url: str
-
-    def client(self, key: str = "none") -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=300)
-
-    def metric(self, name: str, key: str = "none") -> float:
-        """Return a number of /metrics."""
-        text = httpx2.get(f"{self.url}/metrics", trust_env=False, headers={"Authorization": f"Bearer {key}"}).text
-        return float(re.findall(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)[0])
-
-
-def start_server(folder: Path, *options: object, environment: dict[str, str] | None = None) -> Running:
-    """Start a server on a free port, and wait until it listens."""
-    log = folder / "log"
-    arguments = "serve", "tiny-signs", "--recipe", "demo-gsr", "--port", 0, *options
-    process = start(command_line_with, environment or {}, *arguments, output=log)
-    wait_for(lambda: bool(ADDRESS.search(log.read_text() if log.exists() else "")) or not process.is_alive(), 120)
-    found = ADDRESS.search(log.read_text())
-    assert found, log.read_text()
-    return Running(process, log, found[1])
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    running = start_server(tmp_path_factory.mktemp("server"), "evaluation.sampling.max_tokens=150")
+    running = start_server(tmp_path_factory.mktemp("server"), *SIGNS, "evaluation.sampling.max_tokens=150")
     yield running
     running.process.terminate()
     assert exit_code(running.process) == 0
@@ -143,7 +112,7 @@ def test_fifty_streams_at_once(server: Running) -> None:
 def test_a_client_that_leaves_stops_its_reply(tmp_path: Path) -> None:
     """Guards against decoding for nobody: 8 choices with 10 long passes each are left after the first event, and others
     before it."""
-    server = start_server(tmp_path, *LONG)
+    server = start_server(tmp_path, *SIGNS, *LONG)
     body: dict[str, Any] = {"model": "tiny-signs+refine:9", "messages": QUESTION, "n": 8}
     url = f"{server.url}/v1/chat/completions"
     try:
@@ -168,7 +137,7 @@ def test_a_key_and_a_full_queue(tmp_path: Path) -> None:
     """Guards against a server that ignores its key, or queues without a limit. Two choices run or wait; the next request is
     refused, and the client of openai, which knows Retry-After, repeats it until it is answered."""
     options = "--concurrency", 1, "--queue", 1, "--api-key-env", "SERVE_KEY", *LONG
-    server = start_server(tmp_path, *options, environment={"SERVE_KEY": "a-long-key"})
+    server = start_server(tmp_path, *SIGNS, *options, environment={"SERVE_KEY": "a-long-key"})
     try:
         with pytest.raises(openai.AuthenticationError):
             server.client("wrong").models.list()
@@ -192,7 +161,7 @@ def test_a_key_and_a_full_queue(tmp_path: Path) -> None:
 
 def test_sigterm_lets_running_requests_end(tmp_path: Path) -> None:
     """Guards against replies that are lost when a server is stopped: the running stream ends, and then the process."""
-    server = start_server(tmp_path, *LONG)
+    server = start_server(tmp_path, *SIGNS, *LONG)
     create: Any = server.client().chat.completions.create
     begun = threading.Event()
     reasons: list[str] = []

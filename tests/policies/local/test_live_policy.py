@@ -18,6 +18,7 @@ from rethink.policies.local.live import LiveDecoder
 from rethink.policies.local.live_policy import LivePolicy, open_live_policy
 from rethink.types import Group, Sample, Sampling
 from support.local_sampling import CAP, GREEDY, PROMPTS, SAMPLED, assert_same, prompt, with_many_stop_ids
+from support.model_families import build_family
 from support.processes import wait_for
 
 
@@ -154,3 +155,9 @@ def test_a_closed_engine_ends_its_calls(qwen: LanguageModel) -> None:
         assert isinstance(waiting.exception(60), Cancelled)
     with pytest.raises(UserError, match="closed"):
         live.sample(PROMPTS, 1)
+
+
+def test_a_model_with_its_own_cache_is_refused() -> None:
+    """Guards against a crash in the engine's thread at the first request: such rows cannot join while others run."""
+    with pytest.raises(UserError, match="serve it with vLLM"):
+        open_live_policy(LocalPolicy(build_family("LFM2"), SAMPLED), 60, 60, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from rethink.errors import UserError
+from rethink.models.forward import PlainWeights
 from rethink.models.language_model import LanguageModel
 from rethink.policies.cancel import Cancellation
 from rethink.policies.local.detokenize import Detokenizer
@@ -113,11 +114,12 @@ class LivePolicy(TokenPolicy):
         """Pass on a reply's text while it is sampled; return the reply, as far as a stop string let it come."""
         detokenizer = Detokenizer(self.model.chat)
         ids: list[int] = []
-        for _, _, item in call.items():
-            if isinstance(item, Generation):
-                _emit(on_text, detokenizer.end(item.ids))
-                return item
-            ids.append(item)
+        for items in call.batches():
+            for _, _, item in items:
+                if isinstance(item, Generation):
+                    _emit(on_text, detokenizer.end(item.ids))
+                    return item
+                ids.append(item)
             _emit(on_text, detokenizer.add(ids))
             if any(text in detokenizer.text for text in self.stop):
                 break
@@ -129,7 +131,12 @@ def open_live_policy(policy: LocalPolicy, n_prompt_tokens: int, max_tokens: int,
     """Return a live policy over a local policy's model, for prompts and replies of at most these lengths.
 
     Half of the policy's cache holds the rows that run (at most `n_rows`, as many as fit), half of it prefixes that later
-    prompts may share."""
+    prompts may share. Raise UserError for a model that keeps its own cache: its rows cannot come and go."""
+    if isinstance(policy._current_weights(), PlainWeights):
+        raise UserError(
+            f"{policy.model.path} runs through its own attention and cache, where requests cannot join while others run; "
+            "serve it with vLLM, and name that server with --endpoint URL"
+        )
     shape = live_shape(n_prompt_tokens, max_tokens, n_rows, policy._cache_tokens() // 2)
     weights, chat, prefix_bytes = policy._current_weights(), policy.model.chat, policy._cache_bytes() // 2
 

@@ -1,0 +1,75 @@
+"""docs/serving.md: its commands and examples run, and its tables have the parameters and limits of the code."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rethink.serving.chat_request import IGNORED, ROLES, USED
+from rethink.serving.limits import Limits
+from rethink.settings import Sampler
+from support.processes import exit_code
+from support.serving_process import Running, start_server
+
+PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+ADDRESS = "http://127.0.0.1:8000"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The server of the page's first command, on a free port."""
+    [command] = re.findall(r"^rethink serve (.*)$", blocks("console")[0], re.MULTILINE)
+    running = start_server(tmp_path_factory.mktemp("server"), *shlex.split(command))
+    yield running
+    running.process.terminate()
+    exit_code(running.process)
+
+
+@pytest.mark.slow
+def test_the_python_example_runs(server: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against a first example that does not run, or shows no drafts."""
+    [code] = blocks("python")
+    assert code.count(ADDRESS) == 1
+    exec(compile(code.replace(ADDRESS, server.url), "serving.md", "exec"), {})
+    shown = capsys.readouterr().out
+    assert shown.startswith("Draft:\n")
+    assert "'phase': 'merge'" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_the_curl_example_runs(server: Running) -> None:
+    """Guards against quotes, headers or names that no longer work."""
+    [command] = [block for block in blocks("console") if block.startswith("curl")]
+    words = shlex.split(command.replace(ADDRESS, server.url))
+    done = subprocess.run([*words, "--silent", "--noproxy", "*"], capture_output=True, text=True, check=True)
+    assert '"reasoning_content": "Draft:' in done.stdout
+
+
+def test_the_page_names_every_parameter_and_limit() -> None:
+    """Guards against a parameter or a limit that the page lacks, or gives another number."""
+    for name in {*USED, *IGNORED, *ROLES} - {"prompt_cache_retention"}:
+        assert re.search(rf"\b{name}\b", PAGE), name
+    limits = Limits()
+    numbers = {
+        "prompt of a pass": f"{Sampler().max_prompt_tokens:,} tokens",
+        "reply of a pass": f"{limits.max_tokens:,} tokens",
+        "choices of a request": str(limits.max_n),
+        "replies that a request draws": str(limits.max_samples),
+        "choices that are worked on at once": str(limits.concurrency),
+        "choices that wait": str(limits.queue),
+        "body": f"{limits.body_bytes >> 20} MiB, {limits.body_s:g} s",
+    }
+    for what, limit in numbers.items():
+        assert f"| {what} | {limit} |" in PAGE
+    assert f"{limits.grace_s:g} seconds (`--grace`)" in PAGE
