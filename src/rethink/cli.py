@@ -28,7 +28,7 @@ from rethink.commands.options import (
     Thinking,
 )
 from rethink.commands.output_streams import lasting_output
-from rethink.commands.pages import report
+from rethink.commands.pages import report, view
 from rethink.commands.pair_option import PairCommand, pairs
 from rethink.commands.serve import serve
 from rethink.commands.settings_command import SettingsCommand
@@ -389,6 +389,7 @@ def export(
 
 
 app.command(epilog="Example: rethink report runs/mine --out mine.html")(report)
+app.command(epilog="Example: rethink view runs")(view)
 
 
 def _split_settings(on: list[str] | None, words: list[str] | None) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""`rethink report` and `rethink view`: the page of runs and evaluations, as a file."""
+"""`rethink report` and `rethink view`: the page of runs and evaluations, as a file or from a server on this machine."""
 
 from __future__ import annotations
 
@@ -24,3 +24,24 @@ def report(
     from rethink.report.page import REPORT_FILE, write_page
 
     print_note(f"report: {write_page(find_sources(folders), out or folders[0] / REPORT_FILE)}")
+
+
+def view(
+    folders: Folders,
+    port: Annotated[int, typer.Option(help="Port; 0 is any free one.", min=0, max=65535)] = 8420,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Everyone who reaches another one than 127.0.0.1 can read the runs.")
+    ] = "127.0.0.1",
+) -> None:
+    """Show the page of runs and evaluations in a browser, and follow those that are under way. Ctrl-C ends it."""
+    from rethink.commands.console import print_note, warn
+    from rethink.report.serve import LOOPBACK, PageServer, Viewer
+
+    with PageServer(Viewer(folders), host, port) as server:
+        if host not in LOOPBACK:
+            warn(f"everyone who reaches {host} can read these runs")
+        print_note(f"{len(server.viewer.sources)} runs and evaluations at {server.url} (Ctrl-C ends it)")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print_note("stopped")

@@ -1,0 +1,123 @@
+"""The server of `rethink view`: the page on this machine, with data that follows the folders."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from rethink.errors import UserError
+from rethink.report.document import read_document, read_replies
+from rethink.report.folders import find_sources
+from rethink.report.page import pack, page
+from rethink.report.replies import Limits
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LIMITS = Limits(n_records=50_000, n_letters=100_000_000)
+"""A served page holds more than a file: the browser asks for the replies of one run at a time."""
+
+Body = tuple[str, bytes]
+"""(content type, content)."""
+
+
+class Viewer:
+    """What the server answers, by path. Documents are read again only when a file of theirs has changed."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = folders
+        self._read: dict[str, tuple[str, bytes]] = {}
+        self._lock = threading.Lock()
+        self.sources = find_sources(folders)
+
+    def answer(self, path: str) -> Body | None:
+        """Return what a path names; None if there is no such thing."""
+        parts = urlsplit(path)
+        if parts.path == "/":
+            return "text/html; charset=utf-8", page("rethink view", {}, connect="'self'").encode()
+        if parts.path == "/api/stamp":
+            return "text/plain", self._stamp().encode()
+        if parts.path == "/api/document":
+            return "application/gzip", self._cached("document", self._stamp(), self._document)
+        if parts.path == "/api/replies":
+            number = parse_qs(parts.query).get("run", [""])[0]
+            if number.isdigit() and int(number) < len(self.sources):
+                source = self.sources[int(number)]
+                read = self._cached(number, source.replies_stamp(), lambda: pack(read_replies(source, LIMITS)))
+                return "application/gzip", read
+        return None
+
+    def _stamp(self) -> str:
+        """Return a text that changes with the files, and when there is a new run."""
+        known = {source.folder.resolve() for source in self.sources}
+        for source in find_sources(self._folders):
+            if source.folder.resolve() not in known:  # at the end, so that runs keep their numbers
+                self.sources.append(source)
+        stamps: list[str] = []
+        for source in self.sources:
+            stamps.append(f"{source.name}:{source.metrics_stamp()}:{source.replies_stamp()}")
+        return str(hash(tuple(stamps)))
+
+    def _document(self) -> bytes:
+        return pack(read_document(self.sources))
+
+    def _cached(self, name: str, stamp: str, read: Callable[[], bytes]) -> bytes:
+        with self._lock:
+            if self._read.get(name, ("",))[0] != stamp:
+                self._read[name] = (stamp, read())
+            return self._read[name][1]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers GET alone, and only under a name of this machine: a page of the web cannot read along."""
+
+    server: PageServer
+
+    def do_GET(self) -> None:
+        try:
+            if not self.server.allows(self.headers.get("Host", "")):
+                self._send(HTTPStatus.FORBIDDEN, ("text/plain", b"this name of the server is not allowed"))
+                return
+            found = self.server.viewer.answer(self.path)
+        except (UserError, OSError, ValueError, KeyError) as err:
+            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, ("text/plain", str(err).encode("utf-8", "replace")))
+            return
+        self._send(*((HTTPStatus.OK, found) if found else (HTTPStatus.NOT_FOUND, ("text/plain", b"not found"))))
+
+    def _send(self, status: HTTPStatus, body: Body) -> None:
+        kind, content = body
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Print nothing: the page asks every two seconds."""
+
+
+class PageServer(ThreadingHTTPServer):
+    """The server. Port 0 is any free port."""
+
+    daemon_threads = True
+
+    def __init__(self, viewer: Viewer, host: str, port: int) -> None:
+        self.viewer = viewer
+        self.host = host
+        try:
+            super().__init__((host, port), Handler)
+        except OSError as err:
+            raise UserError(f"cannot listen on {host}:{port} ({err.strerror}); choose another --port") from err
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.server_address[1]}/"
+
+    def allows(self, host: str) -> bool:
+        """Return whether the name in a request is one of this machine. Listening elsewhere, any name is."""
+        name = urlsplit(f"//{host}").hostname
+        return self.host not in LOOPBACK or name in LOOPBACK

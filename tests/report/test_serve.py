@@ -1,0 +1,98 @@
+"""The server of `rethink view`, over HTTP on this machine."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rethink.errors import UserError
+from rethink.jsonl import Record, append
+from rethink.report.serve import PageServer, Viewer
+from support.report_runs import sample, training_folder, update_record
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[PageServer]:
+    """A server of a folder with one run."""
+    training_folder(tmp_path / "runs" / "one")
+    with PageServer(Viewer([tmp_path / "runs"]), "127.0.0.1", 0) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def get(server: PageServer, path: str, host: str = "localhost", method: str = "GET") -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
+    connection.request(method, path, headers={"Host": host})
+    response = connection.getresponse()
+    found = response.status, response.read()
+    connection.close()
+    return found
+
+
+def document(server: PageServer, path: str) -> Record:
+    status, packed = get(server, path)
+    assert status == 200
+    return json.loads(gzip.decompress(packed))
+
+
+def test_new_lines_and_new_runs_change_the_answers(server: PageServer, tmp_path: Path) -> None:
+    """Guards against a page that stands still, and runs that change their numbers when another one appears."""
+    stamp = get(server, "/api/stamp")
+    (run,) = document(server, "/api/document")["runs"]
+    assert (run["name"], run["n_updates"]) == ("one", 6)
+    assert document(server, "/api/replies?run=0")["n_records"] == 45
+    assert get(server, "/api/stamp") == stamp
+    append(tmp_path / "runs" / "one" / "metrics.jsonl", [update_record(7)])
+    append(tmp_path / "runs" / "one" / "samples.jsonl", [sample("new", "text", 7)])
+    training_folder(tmp_path / "runs" / "a-second")
+    assert get(server, "/api/stamp") != stamp
+    runs = document(server, "/api/document")["runs"]
+    assert [(one["name"], one["n_updates"]) for one in runs] == [("one", 7), ("a-second", 6)]
+    assert document(server, "/api/replies?run=0")["n_records"] == 46
+    assert document(server, "/api/replies?run=1")["n_records"] == 45
+
+
+def test_a_line_under_way_is_not_read(server: PageServer, tmp_path: Path) -> None:
+    """Guards against an error while the run writes a line."""
+    file = tmp_path / "runs" / "one" / "metrics.jsonl"
+    with file.open("a") as lines:
+        lines.write('{"update": 7, "pha')
+    (run,) = document(server, "/api/document")["runs"]
+    assert run["n_updates"] == 6
+
+
+@pytest.mark.parametrize("path", ["/api/replies", "/api/replies?run=1", "/api/replies?run=../x", "/etc/passwd", "//x"])
+def test_nothing_else_is_served(server: PageServer, path: str) -> None:
+    """Guards against a server of files."""
+    assert get(server, path) == (404, b"not found")
+
+
+def test_only_names_of_this_machine_are_answered(server: PageServer) -> None:
+    """Guards against a page of the web whose name leads here (DNS rebinding), and against anything but reading."""
+    port = server.server_address[1]
+    for host, status in (
+        ("evil.example", 403),
+        (f"evil.example:{port}", 403),
+        (f"127.0.0.1:{port}", 200),
+        ("[::1]", 200),
+    ):
+        assert get(server, "/api/stamp", host)[0] == status, host
+    assert get(server, "/api/stamp", method="POST")[0] == 501
+    _, page = get(server, "/")
+    assert b"connect-src 'self'" in page
+    assert b'type="text/plain" id=' not in page
+
+
+def test_a_port_in_use_is_named(server: PageServer) -> None:
+    """Guards against a traceback."""
+    with pytest.raises(UserError, match=r"cannot listen on .* choose another --port"):
+        PageServer(server.viewer, "127.0.0.1", server.server_address[1])
