@@ -56,6 +56,8 @@ class Recipe:
       0 saves only by updates. These additional checkpoints are replaced by the next one.
     - `keep_checkpoints`: how many of the newest checkpoints are kept.
     - `n_logged_samples`: the number of samples per update that are written to samples.jsonl.
+    - `trackers`: experiment trackers that get each record of metrics.jsonl, and some samples of each evaluation:
+      "tensorboard", "wandb", "trackio", "mlflow" (docs/trackers.md).
     - `one_step_off_policy`: sample the next problem batch while the last update of this one trains
       (`training.one_step_off_policy`).
     - `model`: the model to train or evaluate; see `ModelSource`.
@@ -78,6 +80,7 @@ class Recipe:
     checkpoint_minutes: NonNegativeFloat = 5.0
     keep_checkpoints: PositiveInt = 2
     n_logged_samples: NonNegativeInt = 8
+    trackers: tuple[str, ...] = ()
     one_step_off_policy: bool = False
     model: ModelSource = ModelSource()
     method: dict[str, Any] = field(default_factory=lambda: {"name": "think_twice"})

@@ -20,6 +20,7 @@ CHANGEABLE = {
     "checkpoint_minutes",
     "keep_checkpoints",
     "n_logged_samples",
+    "trackers",
     "sampler.cache_gib",
     "distributed.timeout_s",
     "training.gradient_checkpointing",

@@ -79,7 +79,7 @@ eval_strategy | evaluation.every |
 logging_steps | - | every update is logged
 log_completions | n_logged_samples | they are in samples.jsonl and report.html
 num_completions_to_print | n_logged_samples |
-report_to | - | metrics.jsonl and report.html are in the run folder
+report_to | trackers | a list, such as ["wandb"]; metrics.jsonl and report.html are always in the run folder
 resume_from_checkpoint | - | repeat the command with --resume
 """
 
@@ -169,7 +169,7 @@ trainer.project_name | out |
 trainer.experiment_name | out |
 trainer.n_gpus_per_node | - | start the run with torchrun
 trainer.nnodes | - | start the run with torchrun
-trainer.logger | - | metrics.jsonl and report.html are in the run folder
+trainer.logger | trackers | a list, such as ["wandb"]; metrics.jsonl and report.html are always in the run folder
 trainer.resume_mode | - | repeat the command with --resume
 """
 

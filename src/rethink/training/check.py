@@ -20,6 +20,7 @@ from rethink.recipe import Recipe
 from rethink.strategies import check_needs, parse_all
 from rethink.training import optimizer
 from rethink.training.no_effect import settings_without_effect
+from rethink.training.trackers import check_trackers
 from rethink.types import Message, Problem
 
 FOLLOW_UP = (Message("assistant", "a draft"), Message("user", "a request"))
@@ -98,6 +99,7 @@ def check_settings(recipe: Recipe) -> Method:
 
 def check_software(recipe: Recipe) -> None:
     """Raise UserError if a device or a package that the recipe needs is missing here."""
+    check_trackers(recipe.trackers)
     check_sampler(recipe)
     check_device(recipe.model)
     if recipe.lora.rank:

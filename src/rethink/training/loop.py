@@ -38,6 +38,7 @@ def train(run: Run) -> Iterator[Record]:
     try:
         yield from _train(run)
     finally:
+        run.trackers.close()
         run.lock.release()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -39,6 +40,7 @@ from rethink.training.meter import Meter, MeteredPolicy
 from rethink.training.open_trainer import open_policy_and_trainer, why_unsupported
 from rethink.training.problem_stream import ProblemStream
 from rethink.training.run_start import RunLock, begin, check_can_begin, checkpoint_to_resume
+from rethink.training.trackers import Trackers
 from rethink.training.trainer import Trainer
 from rethink.types import Problem
 
@@ -69,6 +71,7 @@ class Run:
     sampled_ahead: dict[str, Any] | None = None
     saved: int | None = None
     evaluation_due: bool = False
+    trackers: Trackers = field(default_factory=Trackers)
 
     def __post_init__(self) -> None:
         self.stream = ProblemStream(self.problems, self.recipe.seed, self.recipe.problems_per_batch)
@@ -182,6 +185,8 @@ def _open_in_folder(
         if ranks.size > 1:
             ranks.on_rank0(lambda: folder.record_launch(launch_id()))
     ranks.on_all_ranks(folder.check_visible)
+    if ranks.is_rank0:
+        run.trackers = Trackers(recipe.trackers, folder.path, tomllib.loads(to_toml(recipe)), warn)
     run.evaluation_due = ranks.on_rank0(
         lambda: counters.evaluation_due and not logs.has_evaluation(folder, trainer.version)
     )

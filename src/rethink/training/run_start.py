@@ -16,6 +16,7 @@ from rethink.lock import Lock
 from rethink.recipe import Recipe, add_new_defaults, to_toml
 from rethink.run_folder import RunFolder
 from rethink.training import checkpoint, logs, problem_hash
+from rethink.training.trackers import FILE as TRACKERS_FILE
 from rethink.types import Problem
 
 Warn = Callable[[str], None]
@@ -73,6 +74,7 @@ def begin(
     make_folder(folder.path / "eval")
     lock.take()
     check_can_begin(folder)  # again, because opening the model takes a while
+    (folder.path / TRACKERS_FILE).unlink(missing_ok=True)  # a run that begins again is another one to trackers
     for file in (folder.metrics, folder.samples):
         aside = logs.set_aside(file, "old")
         write_text(file, "")

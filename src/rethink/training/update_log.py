@@ -63,6 +63,7 @@ class UpdateLog:
         shown = first_samples(update.groups, run.recipe.n_logged_samples)
         write_records(run, run.folder.samples, [{"batch": run.n_batches, **transcript(sample)} for sample in shown])
         write_records(run, run.folder.metrics, [record])
+        run.trackers.log(record)
         return record
 
     def _note_rewards(self, groups: Sequence[Group]) -> None:
@@ -94,6 +95,7 @@ def evaluate_held_out(run: Run) -> Record:
         "alarms": unmeasured(answers),
     }
     write_records(run, run.folder.metrics, [record])
+    run.trackers.log(record, answers)
     return record
 
 
