@@ -361,6 +361,27 @@ def test_a_request_that_does_not_end_in_time_is_cancelled() -> None:
     run(work)
 
 
+def test_closing_does_not_wait_for_an_endpoint_that_says_nothing() -> None:
+    """Guards against a process that cannot end because a thread of it waits for an answer."""
+    go = threading.Event()
+
+    def script(prompt: Prompt, index: int, version: int) -> str:
+        assert go.wait(60)
+        return "done"
+
+    async def work() -> None:
+        server = FakeServer(script)
+        running = asyncio.ensure_future(server.ask(model="m"))
+        while not server.service._n_choices:
+            await asyncio.sleep(0.01)
+        assert not server.service.close(0.05)
+        go.set()
+        assert server.service.close(60)
+        await running
+
+    run(work)
+
+
 def test_faults_of_the_server_say_nothing_about_prompts() -> None:
     """Guards against a log, or an answer, with what a user has asked."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -86,4 +87,6 @@ def run(app: Starlette, service: Service, listening: socket.socket, note: Callab
     try:
         Server(config, service, note).run([listening])
     finally:
-        service.close()
+        if not service.close():
+            note("a thread still waits for an endpoint; leaving it")
+            os._exit(0)  # a normal exit would wait for it

@@ -23,6 +23,9 @@ from rethink.serving.text_stream import Kind
 from rethink.strategies import Attempt, Strategy
 from rethink.strategies.attempt import reseed
 
+CLOSE_S = 2.0
+"""The seconds that cancelled threads get to end."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -168,11 +171,15 @@ class Service:
                 call.cancellation.set()
             return False
 
-    def close(self) -> None:
-        """Cancel all calls."""
+    def close(self, patience_s: float = CLOSE_S) -> bool:
+        """Cancel all calls. Return False if a thread does not end in time: it waits for an endpoint that says nothing."""
         for call in list(self._calls):
             call.cancellation.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        end = time.monotonic() + patience_s
+        while time.monotonic() < end and any(thread.is_alive() for thread in self._threads._threads):
+            time.sleep(0.01)
+        return not any(thread.is_alive() for thread in self._threads._threads)
 
     def _one_less(self) -> None:
         self._n_choices -= 1
