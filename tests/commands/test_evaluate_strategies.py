@@ -323,5 +323,6 @@ def test_one_refinement_has_the_plain_table(rethink: Rethink, tmp_path: Path, st
     shown = rethink(*SMALL, "--strategy", strategy, "--out", "e")
     assert shown.code == 0
     assert not (tmp_path / "e" / "curve.svg").exists()
-    assert set(summary(tmp_path / "e")) == {"model", "suites", "mean", "graded_by", "seed", "seconds", "answers"}
+    keys = {"model", "weights", "suites", "mean", "graded_by", "seed", "seconds", "answers"}
+    assert set(summary(tmp_path / "e")) == keys
     assert "equal cost" not in shown.out
