@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -12,9 +13,10 @@ import pytest
 
 from rethink.policies.fake import FakePolicy
 from rethink.serving.app import LOCAL_HOSTS
+from rethink.serving.chat_request import read_chat_request
 from rethink.serving.limits import Limits
 from rethink.types import Message, Prompt
-from support.serving import FakeServer, echo, events, joined
+from support.serving import ASK, FakeServer, echo, events, joined
 
 
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -121,6 +123,12 @@ def test_what_cannot_be_done_is_refused(fields: dict[str, Any], status: int, par
         assert server.opened == []
 
     run(work)
+
+
+def test_a_tiny_temperature_is_none() -> None:
+    """Guards against logits that are divided by next to nothing: infinite, and then the last token of the vocabulary."""
+    body = json.dumps({**ASK, "temperature": 1e-45}).encode()
+    assert read_chat_request(body, Limits()).given == {"temperature": 0.0}
 
 
 def test_parameters_without_effect_are_accepted() -> None:
@@ -274,6 +282,9 @@ def test_keys() -> None:
         assert (await server.client.get("/health")).status_code == 200
         assert (await server.ask({"Authorization": "Bearer the-right-key"})).status_code == 200
         assert server.notes == []
+        server = FakeServer(key="clé-à-moi")
+        headers = [(b"Authorization", "Bearer clé-à-moi".encode())]
+        assert (await server.client.get("/v1/models", headers=headers)).status_code == 200
 
     run(work)
 
@@ -303,6 +314,7 @@ def test_too_many_requests_get_429() -> None:
 
     async def work() -> None:
         server = FakeServer(script, Limits(concurrency=1, queue=2))
+        assert (await server.ask(model="m", n=4)).status_code == 400, "it would never fit"
         waiting = [asyncio.ensure_future(server.ask(model="m")) for _ in range(3)]
         while server.service._n_choices < 3:
             await asyncio.sleep(0.01)

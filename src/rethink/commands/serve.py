@@ -116,8 +116,8 @@ def run(recipe: Recipe, name: str, limits: Limits, host: str, port: int, key: st
         service = Service(served, limits, print_note)
         if live is not None:
             _show_engine(service.metrics, live.engine)
-        app = App(service, key, frozenset(LOCAL_HOSTS) if is_local and not key else None).build()
-        address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        app = App(service, key, frozenset({*LOCAL_HOSTS, _in_url(host)}) if is_local and not key else None).build()
+        address = f"http://{_in_url(host)}:{listening.getsockname()[1]}"
         print_note(f"models: {', '.join(served.names)}, and {name}+STRATEGY")
         print_note(f"serving at {address}/v1 and {address}/metrics; stop with Ctrl-C")
         server.run(app, service, listening, print_note)
@@ -240,6 +240,11 @@ def _key(variable: str) -> str:
     if len(key) < MIN_KEY:
         raise UserError(f"--api-key-env: {variable} is not set, or holds fewer than {MIN_KEY} characters")
     return key
+
+
+def _in_url(host: str) -> str:
+    """Return a host as it stands in an address: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _is_loopback(host: str) -> bool:

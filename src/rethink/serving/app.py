@@ -12,7 +12,7 @@ from typing import Any
 from prometheus_client import generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message as AsgiMessage
@@ -73,7 +73,7 @@ class App:
             )
         if self._key:
             scheme, _, given = request.headers.get("authorization", "").partition(" ")
-            is_same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), self._key)
+            is_same = hmac.compare_digest(given.strip().encode("latin-1"), self._key)
             if scheme.lower() != "bearer" or not is_same:
                 raise ApiError(401, "the API key is missing or wrong", code="invalid_api_key")
 
@@ -98,6 +98,8 @@ class App:
                     size += len(part)
                     if size > most:
                         raise too_large
+        except ClientDisconnect as err:
+            raise ApiError(400, "the client left before the body was complete") from err
         except TimeoutError as err:
             raise ApiError(408, "the body did not arrive in time") from err
         return b"".join(parts)

@@ -42,6 +42,9 @@ ROLES: Mapping[str, ChatRole] = {"system": "system", "developer": "system", "use
 OF_MESSAGES = {"role", "content", "reasoning_content", "reasoning", "refusal", "annotations"}
 """Fields that messages may have; the last four come from replies that are sent back, and are not shown to the model."""
 
+MIN_TEMPERATURE = 1e-3
+"""A lower temperature means 0."""
+
 MAX_STOPS, MAX_STOP_CHARS = 16, 200
 
 
@@ -107,7 +110,9 @@ def _given_sampling(found: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
     if values:
         given["max_tokens"] = values.pop()
     if "temperature" in found:
-        given["temperature"] = fields.number(found, "temperature", 1, 0, 2)
+        temperature = fields.number(found, "temperature", 1, 0, 2)
+        # Logits that are divided by less are infinite.
+        given["temperature"] = temperature if temperature >= MIN_TEMPERATURE else 0.0
     if "top_p" in found:
         given["top_p"] = fields.number(found, "top_p", 1, 1e-6, 1)
     if "top_k" in found:

@@ -63,7 +63,7 @@ def listen(host: str, port: int) -> socket.socket:
         except OSError:
             found.close()
             raise
-    except OSError as err:
+    except (OSError, UnicodeError) as err:
         raise UserError(
             f"cannot listen on {host} port {port}: {err.strerror}; choose another --host or --port"
         ) from err

@@ -128,6 +128,8 @@ class Service:
         if self.is_draining:
             raise ApiError(503, "the server is shutting down", retry_after_s=10)
         strategy = self.model.find_strategy(request.model, request.n, self.limits)
+        if request.n > self.limits.concurrency + self.limits.queue:
+            raise ApiError(400, f"n = {request.n} is more than this server works on", "n")
         if self._n_choices + request.n > self.limits.concurrency + self.limits.queue:
             message = f"{self._n_choices} choices are running or waiting, and no more can; try again later"
             raise ApiError(429, message, code="rate_limit_exceeded", retry_after_s=1)

@@ -8,7 +8,7 @@ from itertools import accumulate
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -129,15 +129,20 @@ def slow_attention(
     n_keys=st.sampled_from([1, 2, 4]),
     variant=st.sampled_from(VARIANTS),
 )
+@example(prompts=[9, 1], replies=[(0, 5), (1, 9)], window=1, n_keys=2, variant=Variant(softcap=0.8))
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_attention_equals_a_loop(
     prompts: list[int], replies: list[tuple[int, int]], window: int | None, n_keys: int, variant: Variant
 ) -> None:
     """Guards against padding of another row, heads in the wrong order, outputs in another order, a soft cap after the
-    mask, the sink of another head, and a window for a chunk."""
+    mask, the sink of another head, and a window for a chunk. In the example, padding is past the window, and gradients were
+    NaN."""
     layout = Layout(prompts, [(p % len(prompts), n) for p, n in replies])
-    q = draw(layout.n, 4, 6, seed=1).double()
-    k, v = (draw(layout.n, n_keys, 6, seed=seed).double() for seed in (2, 3))
+    q = draw(layout.n, 4, 6, seed=1).double().requires_grad_()
+    k, v = (draw(layout.n, n_keys, 6, seed=seed).double().requires_grad_() for seed in (2, 3))
     out = layout.packed(0, q, k, v, scale=0.7, window=window, variant=variant)
     slow = torch.cat([slow_attention(row, q, k, v, 0.7, window, variant) for row in layout.rows])
     torch.testing.assert_close(out, slow, rtol=0, atol=1e-12)
+    slope = draw(*out.shape, seed=4).double()
+    ours, theirs = (torch.autograd.grad(o, (q, k, v), slope) for o in (out, slow))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)

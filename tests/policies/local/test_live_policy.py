@@ -16,6 +16,7 @@ from rethink.policies.cancel import Cancellation, Cancelled
 from rethink.policies.local import LocalPolicy
 from rethink.policies.local.live import LiveDecoder
 from rethink.policies.local.live_policy import LivePolicy, open_live_policy
+from rethink.policies.token_policy import Request
 from rethink.types import Group, Sample, Sampling
 from support.local_sampling import CAP, GREEDY, PROMPTS, SAMPLED, assert_same, prompt, with_many_stop_ids
 from support.model_families import build_family
@@ -142,6 +143,35 @@ def test_an_error_of_a_step_fails_its_requests_only(
     ours = live.for_call(Cancellation()).sample(PROMPTS, 2)
     for group, expected in zip(ours, LocalPolicy(qwen, SAMPLED).sample(PROMPTS, 2), strict=True):
         assert_same(group, expected)
+
+
+def test_an_engine_without_a_new_decoder_ends(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against requests that wait for a thread that has died: the step fails, and no other decoder can be opened."""
+    live = open_live_policy(LocalPolicy(qwen, SAMPLED), 60, 60, 4)
+
+    def fail(*args: Any) -> Any:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(LiveDecoder, "step", fail)
+    monkeypatch.setattr(live.engine, "_open_decoder", fail)
+    with pytest.raises(MemoryError):
+        live.sample(PROMPTS, 2)
+    wait_for(lambda: live.engine.is_closed, 60)
+    with pytest.raises(UserError, match="the engine has stopped: no room"):
+        live.sample(PROMPTS, 2)
+    live.close()
+
+
+def test_a_call_that_is_over_cancels_no_other_one(qwen: LanguageModel) -> None:
+    """Guards against a new decoder, which gives the same numbers to other calls: one of the old ones is cancelled late."""
+    live = open_live_policy(LocalPolicy(qwen, SAMPLED), 60, 60, 4)
+    old = live.engine.submit([(Request((1, 2, 3), 1, 0), SAMPLED)])
+    list(old.items())
+    live.engine.decoder._n_added = 0
+    new = live.engine.submit([(Request((1, 2, 3), 1, 0), SAMPLED)])
+    live.engine.cancel(old)
+    assert len(list(new.items())) == 1
+    live.close()
 
 
 def test_a_closed_engine_ends_its_calls(qwen: LanguageModel) -> None:

@@ -120,7 +120,8 @@ class _Block:
         device = self.before_N.device
         query = self.before_N[:, None, None] + torch.arange(self.query_N_R.shape[1], device=device)[:, None]
         key = torch.arange(self.key_N_S.shape[1], device=device)
-        # Padding queries attend to something, too: a softmax over nothing is NaN.
+        # Padding queries attend to something, too, also with a window: a softmax over nothing is NaN, with its gradients.
+        query = query.clamp(max=len(key) - 1)
         seen = key <= query
         if window is not None:
             seen = seen & in_window(query, key, window, chunked)

@@ -94,6 +94,8 @@ class ModuleWeights:
         output = module.get_output_embeddings()  # not the copy's: a head in bfloat16 costs accuracy
         own, bias = output.weight.dtype, getattr(output, "bias", None)
         self.scale, softcap = logit_scale(module), logit_softcap(module)
+        if self.scale != 1 and bias is not None:
+            raise UserError("models that scale logits of an output layer with a bias are not supported")
         self.leaves: list[Tensor] = []
         if trainable:
             self.module = module

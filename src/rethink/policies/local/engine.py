@@ -51,18 +51,25 @@ class EngineCall:
 class Engine:
     """Decodes the requests of many threads together, in a thread that starts at once. Close it at the end.
 
-    If a step fails, every request that is running or waiting fails with its error, and a new decoder takes over."""
+    If a step fails, every request that is running or waiting fails with its error, and a new decoder takes over. If that
+    cannot be opened either, the engine is closed."""
 
     def __init__(self, open_decoder: Callable[[], LiveDecoder]) -> None:
         self.n_sampled_tokens = 0
         self.decoder = open_decoder()
         self._open_decoder = open_decoder
-        self._actions: list[Callable[[], None]] = []
+        self._actions: list[Callable[[], None]] = []  # asked for by other threads
+        self._pending: list[Callable[[], None]] = []  # of these, what the engine's thread has taken but not done yet
         self._changed = threading.Condition()
         self._is_closed = False
+        self._error: Exception | None = None  # why it has ended
         self._calls: dict[int, tuple[EngineCall, int]] = {}  # by number: the call, and the request's place in it
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
 
     @property
     def n_running(self) -> int:
@@ -98,12 +105,15 @@ class Engine:
     def _do(self, action: Callable[[], None]) -> None:
         with self._changed:
             if self._is_closed:
-                raise UserError("the engine has been closed")
+                raise self._error if isinstance(self._error, UserError) else UserError("the engine has been closed")
             self._actions.append(action)
             self._changed.notify()
 
     def _add(self, call: EngineCall, requests: list[tuple[Request, Sampling]], watch: bool) -> None:
         if call.is_closed:
+            return
+        if self._error is not None:
+            call.put(self._error)
             return
         try:
             for place, (request, sampling) in enumerate(requests):
@@ -111,31 +121,49 @@ class Engine:
                 self._calls[number] = call, place
                 call.numbers.append(number)
         except Exception as err:
-            self._drop(call)
             call.put(err)
+            self._drop(call)
 
     def _drop(self, call: EngineCall) -> None:
         call.is_closed = True
         for number in call.numbers:
-            self.decoder.cancel(number)
-            self._calls.pop(number, None)
+            if self._calls.get(number, (None, 0))[0] is call:  # a new decoder gives the same numbers again
+                self.decoder.cancel(number)
+                del self._calls[number]
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(self._has_work)
-                actions, self._actions = self._actions, []
-            for action in actions:
-                action()
-            if self._is_closed:
-                break
-            try:
-                if not self.decoder.is_done:
-                    self._step()
-            except Exception as err:
-                self._fail(err)
-                self.decoder = self._open_decoder()
-        self._fail(Cancelled())
+        try:
+            while self._turn():
+                pass
+            self._end(Cancelled())
+        except Exception as err:  # not even a new decoder could be opened
+            self._end(UserError(f"the engine has stopped: {err}"))
+
+    def _turn(self) -> bool:
+        """Do what was asked for, then a step. Return False once the engine is closed."""
+        with self._changed:
+            self._changed.wait_for(self._has_work)
+            self._pending += self._actions
+            self._actions = []
+            is_closed = self._is_closed
+        try:
+            while self._pending:
+                self._pending.pop(0)()
+            if not is_closed and not self.decoder.is_done:
+                self._step()
+        except Exception as err:
+            self._fail(err)
+            self.decoder = self._open_decoder()
+        return not is_closed
+
+    def _end(self, error: Exception) -> None:
+        """Fail all calls, those that were submitted in the meantime, too."""
+        with self._changed:
+            self._is_closed, self._error = True, error
+            actions, self._actions, self._pending = [*self._pending, *self._actions], [], []
+        self._fail(error)
+        for action in actions:
+            action()
 
     def _has_work(self) -> bool:
         return bool(self._actions) or self._is_closed or not self.decoder.is_done

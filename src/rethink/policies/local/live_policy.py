@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from rethink.errors import UserError
 from rethink.models.forward import PlainWeights
@@ -17,7 +18,7 @@ from rethink.policies.local.policy import LocalPolicy
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.local.prefix_cache import PrefixCache
 from rethink.policies.token_policy import Generation, Request, TokenPolicy
-from rethink.types import Prompt, Sample, Sampling
+from rethink.types import Message, Prompt, Sample, Sampling
 
 MAX_MEMBERS = 8
 """Larger groups are split: rows of one prompt start together, and should not wait until that many are free."""
@@ -145,7 +146,10 @@ def open_live_policy(policy: LocalPolicy, n_prompt_tokens: int, max_tokens: int,
         prefiller.prefixes = PrefixCache(prefix_bytes)
         return LiveDecoder(weights, chat, shape, prefiller)
 
-    return LivePolicy(policy.model, policy.sampling, Engine(open_decoder), shape)
+    # Its first use splits special tokens, by a flag of the tokenizer that all threads would see.
+    chat.encode([Message("user", "-")])
+    sampling = replace(policy.sampling, max_tokens=min(policy.sampling.max_tokens, shape.reply_columns + 1))
+    return LivePolicy(policy.model, sampling, Engine(open_decoder), shape)
 
 
 def _complete(call: EngineCall, parts: Sequence[Part]) -> Iterator[tuple[int, list[Generation]]]:
