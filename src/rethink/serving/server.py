@@ -64,9 +64,8 @@ def listen(host: str, port: int) -> socket.socket:
             found.close()
             raise
     except (OSError, UnicodeError) as err:
-        raise UserError(
-            f"cannot listen on {host} port {port}: {err.strerror}; choose another --host or --port"
-        ) from err
+        reason = err.strerror if isinstance(err, OSError) else err
+        raise UserError(f"cannot listen on {host} port {port}: {reason}; choose another --host or --port") from err
     return found
 
 
