@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -142,11 +141,13 @@ class CompletionResponse(Response):
                 self.status_code = 499
         finally:
             self.call.cancellation.set()
-            for task in (answering, leaving):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, OSError):
-                    await task
+            answering.cancel()
+            leaving.cancel()
+            faults = await asyncio.gather(answering, leaving, return_exceptions=True)
             self.service.end(self.call, self.status_code)
+        for fault in faults:
+            if isinstance(fault, Exception) and not isinstance(fault, OSError):
+                raise fault
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.call.request.stream:
