@@ -44,7 +44,12 @@ def get_file(repository: str, choose: Choose) -> str:
     Raise UserError if it cannot be had."""
     error = _error_of_hub()
     if error is not None:
-        found = cached_file(repository, choose)
+        try:
+            found = _in_cache(repository, choose)
+        except UserError as err:
+            raise UserError(
+                f"{err}. Only the cache was searched: the hub ({constants.ENDPOINT}) cannot be reached ({error})"
+            ) from error
         if found is None:
             raise UserError(
                 f"there is no such file on this machine, and the hub ({constants.ENDPOINT}) cannot be reached to look for "
@@ -61,7 +66,15 @@ def get_file(repository: str, choose: Choose) -> str:
 
 
 def cached_file(repository: str, choose: Choose) -> str | None:
-    """Return the path of a file of a repository in the cache; None if the repository is not there."""
+    """Return the path of a file of a repository in the cache; None if it is not there."""
+    try:
+        return _in_cache(repository, choose)
+    except UserError:  # other files of the repository are there
+        return None
+
+
+def _in_cache(repository: str, choose: Choose) -> str | None:
+    """Return what `choose` chooses in the cache; None if nothing of the repository is there."""
     try:
         folder = Path(snapshot_download(repository, local_files_only=True))
     except Exception:  # not in the cache, or not a valid name

@@ -74,7 +74,9 @@ def test_files_that_the_hub_does_not_have(repository: Path) -> None:
         UserError, match=r"cannot be reached to look for it in the repository org/other .*hf download org/other"
     ):
         find("org/other/model.gguf")
-    assert find_here("org/other/model.gguf") is None
+    with pytest.raises(UserError, match=r"has no file of that name; .*Only the cache was searched: the hub .*offline"):
+        find("org/name:Q5_K_M")
+    assert find_here("org/other/model.gguf") is find_here("org/name:Q5_K_M") is None
     assert read_model_info(ModelSource("org/other:Q4_0")) is None
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from rethink.errors import UserError
 from rethink.models.gguf.header import read_header
@@ -22,6 +24,17 @@ def test_single_digits(tmp_path: Path) -> None:
     save_tokenizer(read_header(file), tmp_path)
     split = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).pre_tokenizer.pre_tokenize_str("x 123 + y")
     assert [text for text, _ in split] == ["x", "Ġ", "1", "2", "3", "Ġ+", "Ġy"]
+
+
+def test_files_next_to_a_file_change_nothing(tmp_path: Path) -> None:
+    """Guards against the tokenizer of another model whose files lie in the same folder."""
+    file = write_gguf(tmp_path / "model.gguf", random_module("llama"), tokenizer="smollm")
+    save_tokenizer(read_header(file), tmp_path / "alone")
+    wanted = (tmp_path / "alone" / "tokenizer.json").read_bytes()
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"foreign": 0}, "foreign"))).save_pretrained(tmp_path)
+    assert (tmp_path / "tokenizer.json").read_bytes() != wanted
+    save_tokenizer(read_header(file), tmp_path / "beside")
+    assert (tmp_path / "beside" / "tokenizer.json").read_bytes() == wanted
 
 
 def test_what_is_missing_or_unknown_is_refused(tmp_path: Path) -> None:

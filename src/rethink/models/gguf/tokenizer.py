@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -29,7 +30,10 @@ def save_tokenizer(header: Header, folder: Path) -> None:
             "use the original model"
         )
     try:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(str(header.path.parent), gguf_file=header.path.name)
+        # The library prefers tokenizer.json and tokenizer.model of the same folder, so the file gets one to itself.
+        with TemporaryDirectory() as alone:
+            (Path(alone) / "model.gguf").symlink_to(header.path.resolve())
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(alone, gguf_file="model.gguf")
     except Exception as err:  # the library raises errors of all kinds for what it cannot read
         raise UserError(f"cannot read the tokenizer of {header.path}: {reason(err)}") from err
     if kind == BYTE_LEVEL and split in SINGLE_DIGITS:
