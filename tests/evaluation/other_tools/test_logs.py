@@ -118,6 +118,21 @@ def test_details_of_lighteval_are_read(logs: Path) -> None:
     assert one.steps[0].text == "It is 4"
 
 
+def test_a_score_never_stands_in_for_another_column(logs: Path) -> None:
+    """Guards against grading by the verdict of a scorer named `answer` instead of the gold answer."""
+
+    def edit(log: Any) -> None:
+        for sample in log["samples"]:
+            if sample.get("scores"):
+                sample["scores"]["answer"] = sample["scores"].pop("match")
+
+    wanted = [row.values for row in reply_rows(logs / "after.json", strict=False)]
+    found = [row.values for row in reply_rows(change(logs / "after.json", edit), strict=False)]
+    assert [row["answer"] for row in found] == [row["answer"] for row in wanted]
+    assert [row.get("score.answer") for row in found] == [row.get("match") for row in wanted]
+    assert any("score.answer" in row for row in found)
+
+
 @pytest.mark.parametrize(
     ("value", "score"),
     list(

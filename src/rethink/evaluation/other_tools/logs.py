@@ -68,7 +68,8 @@ def find_log(path: Path) -> Log | None:
 def reply_rows(path: Path, strict: bool = True) -> Iterator[Row]:
     """Yield the rows of a file or folder of replies, which may be the log of another tool.
 
-    The rows of a log have the columns `question`, `answer`, `response`, `task`, `id` and `repeat`, and one per score.
+    The rows of a log have the columns `question`, `answer`, `response`, `task`, `id` and `repeat`, and one per score, as
+    `score.NAME` if its name is that of another column.
     Replies that the tool did not get are left out if `strict`; otherwise their rows are `broken`.
     """
     log = find_log(path)
@@ -90,7 +91,7 @@ def _rows_of(log: Log, strict: bool) -> Iterator[Row]:
             "repeat": scored.repeat,
         }
         for name, value in scored.scores.items():
-            values[name] = _plain_score(value)
+            values[f"score.{name}" if name in values else name] = _plain_score(value)
         if scored.replies:
             yield Row(location, values, n)
         elif not strict:
