@@ -16,6 +16,7 @@ from rethink.jsonl import Record
 from rethink.training.loop import train
 from rethink.training.run import open_run
 from rethink.training.trackers import Trackers, check_trackers, open_trackers
+from rethink.training.trackers.mlflow import REFUSED
 from rethink.training.trackers.tracker import N_ROWS, Start, numbers_of, table_of
 from support.evaluations import answer
 from support.runs import THINK_TWICE, Make, make, problems, records
@@ -93,6 +94,36 @@ def test_a_resumed_run_sends_nothing_twice(tmp_path: Path, fakes: Callable[[int]
     assert made[0].rows[0] == ("p0", "question p0", "g", "right", "right", "wrong", "wrong")
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"id": 1, "known_as": {}, "last": {}}', '{"id": "a", "last": []}'])
+def test_a_damaged_file_is_another_run(text: str, tmp_path: Path, fakes: Callable[[int], list[Fake]]) -> None:
+    """Guards against a file of ids that stops training."""
+    made = fakes(99)
+    (tmp_path / "trackers.json").write_text(text)
+    Trackers(["wandb"], tmp_path, {}, pytest.fail).log(record(1))
+    assert made[0].steps == [1]
+    assert len(made[0].start.id) == 8
+    assert json.loads((tmp_path / "trackers.json").read_text())["last"] == {"wandb update": 1}
+
+
+def test_mlflow_gets_names_that_it_allows() -> None:
+    """Guards against a metric name, such as one with a comma, for which MLflow refuses the whole update."""
+    found = [REFUSED.sub("_", name) for name in ("train/pass@1", "rsa:8,4 (x)", "train/solve/a-b.c_d", "é+")]
+    assert found == ["train/pass_1", "rsa:8_4 _x_", "train/solve/a-b.c_d", "é_"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_that_begins_again_has_another_curve(tmp_path: Path) -> None:
+    """Guards against two points at one update in TensorBoard."""
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    for reward in (0.25, 0.5):
+        (tmp_path / "trackers.json").unlink(missing_ok=True)
+        trackers = Trackers(["tensorboard"], tmp_path, {}, pytest.fail)
+        trackers.log({**record(1), "reward": reward})
+        trackers.close()
+        assert read_tensorboard(tmp_path, "train/solve/reward") == [(1, reward)]
+
+
 def test_numbers_are_named_as_in_the_metrics() -> None:
     """Guards against text, lists, null and NaN among the numbers, and against curves that mix phases."""
     assert numbers_of({**record(2), "loss": float("nan"), "ok": True}) == {"train/solve/reward": 0.25}
@@ -109,8 +140,9 @@ def test_unknown_and_missing_trackers_are_refused(monkeypatch: pytest.MonkeyPatc
 
 
 def read_tensorboard(folder: Path, name: str) -> Curve:
+    known_as = json.loads((folder / "trackers.json").read_text())["known_as"]["tensorboard"]
     reader = import_module("tensorboard.backend.event_processing.event_accumulator").EventAccumulator(
-        str(folder / "tensorboard")
+        str(folder / "tensorboard" / known_as)
     )
     return [(event.step, event.value) for event in reader.Reload().Scalars(name)]
 

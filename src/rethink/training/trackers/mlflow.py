@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 
 from rethink.training.trackers.tracker import COLUMNS, Start
 
 PACKAGE = "mlflow"
+REFUSED = re.compile(r"[^\w/.\- :]")
+"""Characters that MLflow does not allow in the name of a metric."""
 
 
 class Mlflow:
@@ -31,7 +34,8 @@ class Mlflow:
         from mlflow.entities import Metric
 
         now = time.time_ns() // 1_000_000
-        self._client.log_batch(self.known_as, [Metric(name, value, now, step) for name, value in numbers.items()])
+        metrics = [Metric(REFUSED.sub("_", name), value, now, step) for name, value in numbers.items()]
+        self._client.log_batch(self.known_as, metrics)
 
     def log_table(self, step: int, rows: Sequence[Sequence[str]]) -> None:
         table = {"columns": list(COLUMNS), "data": [list(row) for row in rows]}

@@ -35,6 +35,13 @@ def _module(name: str) -> Any:
     return import_module(f"rethink.training.trackers.{name}")
 
 
+def _is_state(stored: Any) -> bool:
+    """Return whether this is what `Trackers` stores."""
+    if not isinstance(stored, dict) or not isinstance(stored.get("id"), str):
+        return False
+    return isinstance(stored.get("known_as"), dict) and isinstance(stored.get("last"), dict)
+
+
 class Trackers:
     """Passes each record on to the trackers of a run. Only rank 0 has any.
 
@@ -55,7 +62,9 @@ class Trackers:
         self._open: dict[str, Tracker] = {}
         self._state: Record = {"id": secrets.token_hex(4), "known_as": {}, "last": {}}
         with suppress(OSError, ValueError):  # there is none yet, or it is damaged: then this is another run to trackers
-            self._state = json.loads((folder / FILE).read_bytes())
+            stored = json.loads((folder / FILE).read_bytes())
+            if _is_state(stored):
+                self._state = stored
 
     def log(self, record: Record, answers: Sequence[Answer] = ()) -> None:
         """Send the record of an update or an evaluation, the latter with the first of its answers."""

@@ -1,4 +1,4 @@
-"""TensorBoard: files in the run folder, under tensorboard/. `tensorboard --logdir runs` shows all runs."""
+"""TensorBoard: files in the run folder, under tensorboard/ID. `tensorboard --logdir runs` shows all runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self.known_as = start.id
-        self._writer = SummaryWriter(str(start.folder / "tensorboard"))
+        self._writer = SummaryWriter(str(start.folder / "tensorboard" / start.id))
         if not start.known_as:
             self._writer.add_text("settings", f"```\n{to_json(start.config, indent=1)}\n```", 0)
 
