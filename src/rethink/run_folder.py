@@ -76,8 +76,8 @@ class RunFolder:
             )
 
     def results(self) -> list[str]:
-        """Return the names of files that a run or an evaluation wrote here, without its settings and logs."""
-        names = ("checkpoints/[0-9]*", "eval/*.jsonl", "report.html", "answers.jsonl", "summary.json")
+        """Return the names of files that a run or an evaluation wrote here, without its settings, logs and page."""
+        names = ("checkpoints/[0-9]*", "eval/*.jsonl", "answers.jsonl", "summary.json")
         return [str(file.relative_to(self.path)) for name in names for file in sorted(self.path.glob(name))]
 
     def create(self, config: str) -> None:

@@ -111,7 +111,7 @@ def test_the_page_of_a_run_under_way_is_written_when_something_is_new(tmp_path: 
 
 
 def test_a_page_that_cannot_be_written_does_not_end_the_run(tmp_path: Path) -> None:
-    """Guards against hours of training lost to a damaged log; and a run that may begin again has no page."""
+    """Guards against hours of training lost to a damaged log, and against a page from every rank."""
     folder = training_folder(tmp_path / "run")
     warnings: list[str] = []
     with LivePage(folder, lambda: False, warnings.append) as live:

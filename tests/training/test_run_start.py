@@ -97,7 +97,6 @@ OCCUPIED: dict[str, tuple[Callable[[RunFolder], object], str]] = {
     "a checkpoint": (lambda folder: write_checkpoint(folder, "000004"), HELD),
     "a damaged checkpoint": (lambda folder: write_checkpoint(folder, "000004", "{"), HELD),
     "an evaluation of the run": (add_file("eval/000004.jsonl"), HELD),
-    "a report": (add_file("report.html"), HELD),
     "an evaluation": (add_file("answers.jsonl"), HELD),
     "a log that continues after a checkpoint": (train_on, HELD),
     "the settings of another program": (add_file("config.toml", 'theme = "hugo"\n'), HELD),
@@ -135,6 +134,13 @@ def test_a_folder_with_other_files_may_be_used(tmp_path: Path) -> None:
         check_can_begin(RunFolder(tmp_path / "recipe.toml"))
 
 
+def test_a_page_does_not_keep_a_run_from_beginning_again(folder: RunFolder) -> None:
+    """Guards against a folder that `rethink report` makes unusable before the first checkpoint."""
+    add_file("report.html")(folder)
+    check_can_begin(folder)
+    assert checkpoint_to_resume(folder, recipe(), lambda _: None) is None
+
+
 DAMAGED_MANIFESTS = ("{", "[]", json.dumps({"chat_template.jinja": "0"}))
 
 
@@ -155,7 +161,7 @@ def test_resume_refuses_if_no_checkpoint_is_whole(manifest: str, folder: RunFold
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize("change", [train_on, add_file("eval/000004.jsonl"), add_file("report.html")])
+@pytest.mark.parametrize("change", [train_on, add_file("eval/000004.jsonl")])
 def test_resume_refuses_if_the_checkpoints_are_gone(change: Callable[[RunFolder], None], folder: RunFolder) -> None:
     """Guards against a long run that starts over because its checkpoints were moved."""
     change(folder)

@@ -122,7 +122,7 @@ def run_with_progress(run: Run, label: str) -> Record | None:
     from rethink.training.loop import train as loop
 
     evaluation = None
-    page = LivePage(run.folder, lambda: run.ranks.is_rank0 and run.saved is not None, warn)
+    page = LivePage(run.folder, lambda: run.ranks.is_rank0, warn)
     with page, progress(run.ranks.is_rank0) as bar:
         task = bar.add_task(label, total=run.recipe.updates, completed=run.trainer.version, note="")
         recent: list[float] = []

@@ -104,7 +104,7 @@ class LivePage:
     """report.html of a run under way, as a context. `write` writes it after an evaluation, unless that takes too much time;
     the end of the context writes what is new, also after an error. No fault of the page ends the run.
 
-    `is_due` says whether this process writes the page now: a run without a checkpoint has none, so that it can begin again.
+    `is_due` says whether this process writes the page: rank 0 does.
     """
 
     LARGEST_SHARE = 0.05
