@@ -15,6 +15,7 @@ from rethink.problems.mathematics import verify
 from rethink.report.document import SCHEMA, read_document, read_replies, to_columns
 from rethink.report.folders import Source, find_sources
 from rethink.report.replies import NONE, Limits, ReplyTable
+from rethink.strategies.attempt import OVERLONG
 from rethink.types import Problem, Prompt
 from support.report_runs import HOSTILE, answer, held_out, sample, step, training_folder, update_record
 
@@ -126,6 +127,19 @@ def test_a_vote_has_no_draft_but_all_its_replies() -> None:
     both = answer("p", steps[1], step("refine", "worse", "wrong"), finals=[0])
     kept.add_answer(both, "evaluation", None)
     assert texts_of(kept.data(1), "transition") == ["kept right"]
+
+
+def test_answers_that_nothing_refined_have_no_transition() -> None:
+    """Guards against votes and over-long first answers that count as kept: the summary leaves both out."""
+    table = ReplyTable(Limits())
+    steps = [step("solve", f"try {n}", "right", index=n) for n in range(3)]
+    table.add_answer(answer("p", *steps[:2], strategy="vote:3", steps=steps, finals=[1]), "evaluation", None)
+    long = step("solve", "very long", "wrong")
+    for notes in ({OVERLONG: 1}, {}):
+        table.add_answer(answer("q", long, long, steps=[long], finals=[0], notes=notes), "evaluation", None)
+    found = table.data(3)
+    assert texts_of(found, "transition") == [None, None, "still wrong"]
+    assert found["rows"]["draft"][:2] == [NONE, NONE]
 
 
 def test_a_sample_of_training_shows_its_draft() -> None:

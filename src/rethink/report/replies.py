@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rethink.jsonl import Record
+from rethink.strategies import parse
+from rethink.strategies.attempt import OVERLONG
 
 NONE = -1
 """The number that stands for no text and no reply."""
@@ -107,10 +109,13 @@ class ReplyTable:
         """Add a line of an answers file: a row for each of its final answers."""
         steps: Sequence[Mapping[str, Any]] = record["steps"]
         numbers = list(map(self._reply, steps))
-        alone = len(steps) == 1
+        revises = bool(record["strategy"]) and parse(record["strategy"]).revises
+        is_overlong = bool(record["notes"].get(OVERLONG))
         for place in record["finals"]:
             final = steps[place]
-            revised = None if alone else place if final["phase"] == "solve" else final["draft"]
+            revised = final["draft"] if revises else None
+            if revises and final["phase"] == "solve":  # kept, though it could have been revised, unless it was too long
+                revised = None if is_overlong else place
             before = None if revised is None else steps[revised]["verdict"]
             self._row(
                 key=(source, update, record["suite"], record["problem"], record["repeat"], record["strategy"], place),
