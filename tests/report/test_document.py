@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import rethink
+from rethink.errors import UserError
 from rethink.jsonl import Record, append, write_text
 from rethink.policies.fake import FakePolicy
 from rethink.problems.mathematics import verify
@@ -127,6 +128,32 @@ def test_a_vote_has_no_draft_but_all_its_replies() -> None:
     both = answer("p", steps[1], step("refine", "worse", "wrong"), finals=[0])
     kept.add_answer(both, "evaluation", None)
     assert texts_of(kept.data(1), "transition") == ["kept right"]
+
+
+FOREIGN = {
+    "no phase": ("metrics.jsonl", '{"update": 1}'),
+    "no update": ("metrics.jsonl", '{"phase": "evaluation"}'),
+    "lists": ("metrics.jsonl", "[1, 2]"),
+    "another version": ("answers.jsonl", '{"problem": "p", "reply": "4"}'),
+    "another summary": ("summary.json", '{"suites": [1]}'),
+    "another strategy": ("answers.jsonl", json.dumps(answer("p", step("solve", "", ""), {}, strategy="magic"))),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_folder_that_is_not_ours_is_named(name: str, tmp_path: Path) -> None:
+    """Guards against a traceback that does not say which of several folders cannot be read."""
+    file, text = FOREIGN[name]
+    (tmp_path / "answers.jsonl").touch()
+    (tmp_path / file).write_text(text + "\n")
+    source = Source(tmp_path, "x")
+    with pytest.raises(UserError, match=f"cannot read {tmp_path}: its files are damaged, or of another program"):
+        read_document([source])
+    (run,) = read_document([source], strict=False)["runs"]
+    assert str(tmp_path) in run["notes"][0]
+    if file == "answers.jsonl":
+        with pytest.raises(UserError, match=f"cannot read {tmp_path}"):
+            read_replies(source)
 
 
 def test_answers_that_nothing_refined_have_no_transition() -> None:

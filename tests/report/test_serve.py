@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +92,56 @@ def test_only_names_of_this_machine_are_answered(server: PageServer) -> None:
     _, page = get(server, "/")
     assert b"connect-src 'self'" in page
     assert b'type="text/plain" id=' not in page
+
+
+def test_a_folder_that_cannot_be_read_leaves_the_others(server: PageServer, tmp_path: Path) -> None:
+    """Guards against one damaged folder that hides all runs."""
+    file = tmp_path / "runs" / "foreign" / "metrics.jsonl"
+    file.parent.mkdir()
+    file.write_text('{"loss": 1}\n')
+    samples = tmp_path / "runs" / "one" / "samples.jsonl"
+    samples.write_text("[1]\n")
+    one, foreign = document(server, "/api/document")["runs"]
+    assert (one["name"], one["n_updates"], foreign["name"], foreign["suites"]) == ("one", 6, "foreign", {})
+    assert "foreign: its files are damaged, or of another program or version" in foreign["notes"][0]
+    assert document(server, "/api/replies?run=0")["n_records"] == 0
+    assert document(server, "/api/replies?run=1")["n_records"] == 0
+
+
+def test_a_new_run_is_added_once(tmp_path: Path) -> None:
+    """Guards against a run that two requests at once both add."""
+    training_folder(tmp_path / "one")
+    viewer = Viewer([tmp_path])
+    for n in range(20):
+        (tmp_path / f"new-{n}").mkdir()
+        (tmp_path / f"new-{n}" / "metrics.jsonl").touch()
+    threads = [threading.Thread(target=viewer.answer, args=("/api/stamp",)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(viewer.sources) == 21
+
+
+def test_a_closed_page_is_no_error(server: PageServer, capfd: pytest.CaptureFixture[str]) -> None:
+    """Guards against a traceback for each page that is closed while it loads."""
+    for _ in range(5):
+        connection = socket.create_connection(("127.0.0.1", server.server_address[1]))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset, not end
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connection.close()
+    assert get(server, "/api/stamp")[0] == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_an_address_of_version_6(server: PageServer) -> None:
+    """Guards against `--host ::1`, which this machine allows by name, but could not listen on."""
+    try:
+        other = PageServer(server.viewer, "::1", 0)
+    except UserError:
+        pytest.skip("this machine has no IPv6")
+    with other:
+        assert other.url == f"http://[::1]:{other.server_address[1]}/"
 
 
 def test_a_port_in_use_is_named(server: PageServer) -> None:

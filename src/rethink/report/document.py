@@ -9,10 +9,12 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, answer_from_record, by_strategy, by_suite
 from rethink.evaluation.bounds import NOTE
 from rethink.evaluation.fresh import why_no_fresh
@@ -31,13 +33,47 @@ UNSHOWN = {"alarms", "pass_seed"}
 """Fields of an update that no chart shows; alarms are listed apart."""
 
 
-def read_document(sources: Sequence[Source]) -> Record:
-    """Return the numbers of these runs and evaluations."""
+def read_document(sources: Sequence[Source], strict: bool = True) -> Record:
+    """Return the numbers of these runs and evaluations.
+
+    Raise UserError for a folder that cannot be read; if not `strict`, it has no numbers, but a note that says why.
+    """
     runs: list[Record] = []
     for number, source in enumerate(sources):
-        read = read_training if source.is_training else read_evaluation
-        runs.append({"id": number, "name": source.name, **read(source), "replies_stamp": source.replies_stamp()})
+        try:
+            with _naming(source):
+                found = read_training(source) if source.is_training else read_evaluation(source)
+        except UserError as err:
+            if strict:
+                raise
+            found = {**_NOTHING, "notes": [str(err)]}
+        runs.append({"id": number, "name": source.name, **found, "replies_stamp": source.replies_stamp()})
     return {"schema": SCHEMA, "rethink": __version__, "runs": runs}
+
+
+_NOTHING: Record = {
+    "kind": "evaluation",
+    "settings": "",
+    "model": None,
+    "is_complete": True,  # no further answers are awaited
+    "suites": {},
+    "mean": None,
+    "graded_by": None,
+    "seconds": None,
+}
+"""What the page shows of a folder that cannot be read: an evaluation without answers."""
+
+
+@contextmanager
+def _naming(source: Source) -> Iterator[None]:
+    """Raise UserError with the folder's name for files that are damaged, or not ours."""
+    try:
+        yield
+    except (UserError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as err:
+        why = str(err) if isinstance(err, UserError | OSError) else repr(err)
+        raise UserError(
+            f"cannot read {source.folder}: its files are damaged, or of another program or version ({why[:200]})"
+        ) from err
 
 
 def read_training(source: Source) -> Record:
@@ -45,6 +81,7 @@ def read_training(source: Source) -> Record:
     updates: list[Record] = []
     evaluations: list[Record] = []
     for _, record in read_lines(source.run.metrics):
+        int(record["update"])  # every record has one
         (evaluations if record["phase"] == "evaluation" else updates).append(record)
     text, settings = source.settings()
     wanted = settings.get("updates")
@@ -152,9 +189,13 @@ def read_replies(source: Source, limits: Limits | None = None) -> Record:
     """Return the replies of a run or an evaluation, as many as the limits allow.
 
     Of a training run these are, in this order, the last evaluation, the first one, the logged samples of training from the
-    newest, and the other evaluations from the newest.
+    newest, and the other evaluations from the newest. Raise UserError for a folder that cannot be read.
     """
-    table = ReplyTable(limits or Limits())
+    with _naming(source):
+        return _read_replies(source, ReplyTable(limits or Limits()))
+
+
+def _read_replies(source: Source, table: ReplyTable) -> Record:
     if not source.is_training:
         records = _records(source.answers)
         for record in _until_full(table, records):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from rethink.errors import UserError
+from rethink.jsonl import Record
 from rethink.report.document import read_document, read_replies
-from rethink.report.folders import find_sources
+from rethink.report.folders import Source, find_sources
 from rethink.report.page import pack, page
-from rethink.report.replies import Limits
+from rethink.report.replies import Limits, ReplyTable
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LIMITS = Limits(n_records=50_000, n_letters=100_000_000)
@@ -30,6 +33,7 @@ class Viewer:
         self._folders = folders
         self._read: dict[str, tuple[str, bytes]] = {}
         self._lock = threading.Lock()
+        self._sources_lock = threading.Lock()
         self.sources = find_sources(folders)
 
     def answer(self, path: str) -> Body | None:
@@ -45,29 +49,41 @@ class Viewer:
             number = parse_qs(parts.query).get("run", [""])[0]
             if number.isdigit() and int(number) < len(self.sources):
                 source = self.sources[int(number)]
-                read = self._cached(number, source.replies_stamp(), lambda: pack(read_replies(source, LIMITS)))
+                read = self._cached(number, source.replies_stamp(), lambda: pack(_replies_of(source)))
                 return "application/gzip", read
         return None
 
     def _stamp(self) -> str:
         """Return a text that changes with the files, and when there is a new run."""
-        known = {source.folder.resolve() for source in self.sources}
-        for source in find_sources(self._folders):
-            if source.folder.resolve() not in known:  # at the end, so that runs keep their numbers
-                self.sources.append(source)
+        with self._sources_lock:  # two requests at once would both add a new run
+            known = {source.folder.resolve() for source in self.sources}
+            for source in find_sources(self._folders):
+                if source.folder.resolve() not in known:  # at the end, so that runs keep their numbers
+                    self.sources.append(source)
+            sources = list(self.sources)
         stamps: list[str] = []
-        for source in self.sources:
+        for source in sources:
             stamps.append(f"{source.name}:{source.metrics_stamp()}:{source.replies_stamp()}")
         return str(hash(tuple(stamps)))
 
     def _document(self) -> bytes:
-        return pack(read_document(self.sources))
+        with self._sources_lock:
+            sources = list(self.sources)
+        return pack(read_document(sources, strict=False))
 
     def _cached(self, name: str, stamp: str, read: Callable[[], bytes]) -> bytes:
         with self._lock:
-            if self._read.get(name, ("",))[0] != stamp:
+            if name not in self._read or self._read[name][0] != stamp:
                 self._read[name] = (stamp, read())
             return self._read[name][1]
+
+
+def _replies_of(source: Source) -> Record:
+    """Return the replies of a run; none if they cannot be read, so that the other runs are still shown."""
+    try:
+        return read_replies(source, LIMITS)
+    except UserError:
+        return ReplyTable(LIMITS).data(0)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -93,8 +109,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
-        self.end_headers()
-        self.wfile.write(content)
+        with suppress(ConnectionError):  # the page was closed
+            self.end_headers()
+            self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
         """Print nothing: the page asks every two seconds."""
@@ -108,6 +125,7 @@ class PageServer(ThreadingHTTPServer):
     def __init__(self, viewer: Viewer, host: str, port: int) -> None:
         self.viewer = viewer
         self.host = host
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             super().__init__((host, port), Handler)
         except OSError as err:
@@ -115,7 +133,8 @@ class PageServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.server_address[1]}/"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.server_address[1]}/"
 
     def allows(self, host: str) -> bool:
         """Return whether the name in a request is one of this machine. Listening elsewhere, any name is."""
