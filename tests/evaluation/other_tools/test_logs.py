@@ -15,7 +15,7 @@ from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, count_not_graded
 from rethink.evaluation.other_tools import find_log, inspect_ai, lighteval, lm_eval, reply_rows
 from rethink.evaluation.other_tools.answers import answers_of
-from rethink.evaluation.other_tools.archive import member_names, read_member
+from rethink.evaluation.other_tools.archive import open_archive
 from rethink.evaluation.other_tools.scored import score_of
 
 
@@ -27,6 +27,11 @@ def answers(path: Path, *metrics: str) -> list[Answer]:
 
 def rights(path: Path, *metrics: str) -> list[bool | None]:
     return [answer.steps[0].right for answer in answers(path, *metrics)]
+
+
+def members(file: Path) -> dict[str, bytes]:
+    with open_archive(file) as archive:
+        return {name: archive.read(name) for name in archive.names}
 
 
 def change(file: Path, edit: Callable[[Any], object]) -> Path:
@@ -46,7 +51,7 @@ def test_a_log_of_inspect_ai_has_the_accuracy_that_it_reports(logs: Path, name: 
     equal weights, and leaves out a sample that failed.
     """
     file = logs / name
-    header = json.loads(read_member(file, "header.json") if name.endswith(".eval") else file.read_bytes())
+    header = json.loads(members(file)["header.json"] if name.endswith(".eval") else file.read_bytes())
     (accuracy,) = [s["metrics"]["accuracy"]["value"] for s in header["results"]["scores"] if s["name"] == scorer]
     by_problem: dict[str, list[bool]] = {}
     for answer in answers(file, scorer):
@@ -198,9 +203,37 @@ def test_damage_is_one_clear_error(logs: Path, tmp_path: Path) -> None:
 def test_an_archive_without_zstandard_is_read_too(logs: Path, tmp_path: Path) -> None:
     """Guards against logs of versions that packed with deflate; the same samples must come out."""
     with zipfile.ZipFile(tmp_path / "old.eval", "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in member_names(logs / "before.eval"):
-            archive.writestr(name, read_member(logs / "before.eval", name))
+        for name, content in members(logs / "before.eval").items():
+            archive.writestr(name, content)
     assert inspect_ai.read(tmp_path / "old.eval") == inspect_ai.read(logs / "before.eval")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_sample_that_was_written_twice_counts_once(logs: Path, tmp_path: Path) -> None:
+    """Guards against a sample of a retried evaluation that is read twice."""
+    content = members(logs / "before.eval")
+    with zipfile.ZipFile(tmp_path / "twice.eval", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in (*content, *content):
+            archive.writestr(name, content[name])
+    assert inspect_ai.read(tmp_path / "twice.eval") == inspect_ai.read(logs / "before.eval")
+
+
+@pytest.mark.parametrize("damage", [b"\xff" * 20, b""])
+def test_damaged_compression_is_one_clear_error(damage: bytes, logs: Path, tmp_path: Path) -> None:
+    """Guards against errors of zlib, and of data that ends early, as tracebacks."""
+    with zipfile.ZipFile(tmp_path / "bad.eval", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members(logs / "before.eval").items():
+            archive.writestr(name, content)
+        last = archive.infolist()[-1]
+    data = bytearray((tmp_path / "bad.eval").read_bytes())
+    start = last.header_offset + 30 + len(last.filename)
+    if damage:
+        data[start : start + len(damage)] = damage
+    else:  # a stored block that claims more bytes than there are
+        data[start : start + 5] = b"\x00\xff\xff\x00\x00"
+    (tmp_path / "bad.eval").write_bytes(data)
+    with pytest.raises(UserError, match=r"bad\.eval: .* is damaged"), open_archive(tmp_path / "bad.eval") as archive_:
+        archive_.read(last.filename)
 
 
 def test_several_evaluations_of_a_task_are_refused(logs: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import struct
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rethink.errors import UserError
@@ -13,25 +16,46 @@ _LOCAL_HEADER = 30
 """The bytes before a member's name; the last four are the lengths of the name and of further fields."""
 
 
-def member_names(file: Path) -> list[str]:
-    """Return the names of the members, in the order in which they were written. Raise UserError if it is no archive."""
+class Archive:
+    """An archive that is open. A name that is there twice is that of the last member, as in `zipfile`."""
+
+    def __init__(self, file: Path, zipped: zipfile.ZipFile) -> None:
+        self._file = file
+        self._zipped = zipped
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the members, each once, in the order in which they were written."""
+        return list(dict.fromkeys(self._zipped.namelist()))
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a member. Raise UserError if it is damaged."""
+        try:
+            found = self._zipped.getinfo(name)
+            if found.compress_type != ZSTANDARD:
+                return self._zipped.read(found)
+            return _unpack(_packed(self._file, found))
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            OSError,
+            NotImplementedError,
+            RuntimeError,
+            struct.error,
+        ) as err:
+            raise UserError(f"{self._file}: {name} is damaged, or packed in a way that cannot be read: {err}") from err
+
+
+@contextmanager
+def open_archive(file: Path) -> Iterator[Archive]:
+    """Open an archive. Raise UserError if it is none."""
     try:
-        with zipfile.ZipFile(file) as archive:
-            return archive.namelist()
+        zipped = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, OSError) as err:
         raise UserError(f"{file} is damaged or incomplete: {err}") from err
-
-
-def read_member(file: Path, name: str) -> bytes:
-    """Return the content of a member. Raise UserError if it is damaged."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            found = archive.getinfo(name)
-            if found.compress_type != ZSTANDARD:
-                return archive.read(found)
-        return _unpack(_packed(file, found))
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, struct.error) as err:
-        raise UserError(f"{file}: {name} is damaged, or packed in a way that cannot be read: {err}") from err
+    with zipped:
+        yield Archive(file, zipped)
 
 
 def _packed(file: Path, member: zipfile.ZipInfo) -> bytes:

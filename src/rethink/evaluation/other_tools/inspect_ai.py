@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rethink.errors import UserError
-from rethink.evaluation.other_tools.archive import member_names, read_member
+from rethink.evaluation.other_tools.archive import Archive, open_archive
 from rethink.evaluation.other_tools.scored import Scored, flat_scores
 
 NAME = "inspect_ai"
@@ -44,16 +44,24 @@ def read(file: Path) -> list[Scored]:
 
 
 def _archive(file: Path) -> tuple[dict[str, Any], Iterator[Any]]:
-    names = member_names(file)
-    if "header.json" not in names:
-        return {"status": "started"}, iter(())
-    samples = [name for name in names if name.startswith("samples/") and name.endswith(".json")]
-    return _parse(file, "header.json"), (_parse(file, name) for name in samples)
+    with open_archive(file) as archive:
+        if "header.json" not in archive.names:
+            return {"status": "started"}, iter(())
+        header = _parse(archive, file, "header.json")
+    return header, _samples(file)
 
 
-def _parse(file: Path, name: str) -> dict[str, Any]:
+def _samples(file: Path) -> Iterator[Any]:
+    """Yield the samples one by one: all of them, as objects, may not fit in memory."""
+    with open_archive(file) as archive:
+        for name in archive.names:
+            if name.startswith("samples/") and name.endswith(".json"):
+                yield _parse(archive, file, name)
+
+
+def _parse(archive: Archive, file: Path, name: str) -> dict[str, Any]:
     try:
-        found = json.loads(read_member(file, name))
+        found = json.loads(archive.read(name))
     except (ValueError, RecursionError) as err:
         raise UserError(f"{file}: {name} is not valid JSON ({err})") from err
     if not isinstance(found, dict):
