@@ -32,6 +32,19 @@ from support.gguf_files import random_module, write_gguf
         ),
         ("llama", {"llama.attention.head_count_kv": [2, 1]}, "another attention.head_count_kv in each layer"),
         ("llama", {"llama.context_length": None}, r"has no setting 'llama\.context_length'"),
+        (
+            "llama-tied",
+            {"llama.rope.dimension_count": 8, "llama.attention.key_length": 16},
+            r"only a part of each head \(llama\.rope\..* = 8, .* have 16\)",
+        ),
+        ("qwen2", {"qwen2.rope.dimension_count": 8}, "only a part of each head"),
+        ("gemma", {"gemma.rope.dimension_count": 8}, "only a part of each head"),
+        ("llama", {"llama.rope.scaling.type": "linear"}, r"has no setting 'llama\.rope\.scaling\.factor'"),
+        (
+            "llama",
+            {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0},
+            r"has no setting 'llama\.rope\.scaling\.original_context_length'",
+        ),
         ("qwen3", {"general.type": "mmproj"}, r"no language model but something that belongs to one \(mmproj\)"),
     ],
 )

@@ -54,9 +54,16 @@ def build_config(header: Header) -> dict[str, Any]:
     build, more = ARCHITECTURES[header.architecture]
     _refuse_other_settings(header, {*USED, *more})
     try:
-        return {**_common(header), **build(header)}
+        found = {**_common(header), **build(header)}
     except KeyError as err:
         raise UserError(f"{header.path} has no setting {err}: it is damaged, or incomplete") from err
+    rotary = header.setting("rope.dimension_count", found["head_dim"])
+    if rotary != found["head_dim"] and build is not _phi3:
+        raise UserError(
+            f"{header.path} turns only a part of each head ({header.architecture}.rope.dimension_count = {rotary}, and "
+            f"heads have {found['head_dim']}), which is not supported; use the original model"
+        )
+    return found
 
 
 def _refuse_other_settings(header: Header, known: Collection[str]) -> None:
@@ -121,9 +128,9 @@ def _rope(header: Header) -> dict[str, Any]:
         raise UserError(
             f"{header.path} scales its rope in a way that is not supported ({kind}); use the original model"
         )
-    rope |= {"rope_type": kind, "factor": float(header.setting("rope.scaling.factor"))}
+    rope |= {"rope_type": kind, "factor": float(_required(header, "rope.scaling.factor"))}
     if kind == "yarn":
-        rope["original_max_position_embeddings"] = int(header.setting("rope.scaling.original_context_length"))
+        rope["original_max_position_embeddings"] = _required(header, "rope.scaling.original_context_length")
     return rope
 
 
