@@ -283,8 +283,8 @@ def test_keys() -> None:
         assert (await server.ask({"Authorization": "Bearer the-right-key"})).status_code == 200
         assert server.notes == []
         server = FakeServer(key="clé-à-moi")
-        headers = [(b"Authorization", "Bearer clé-à-moi".encode())]
-        assert (await server.client.get("/v1/models", headers=headers)).status_code == 200
+        given = [(b"Authorization", "Bearer clé-à-moi".encode())]
+        assert (await server.client.get("/v1/models", headers=given)).status_code == 200
 
     run(work)
 
