@@ -152,7 +152,7 @@ def test_a_run_with_an_adapter_resumes(tmp_path: Path) -> None:
         recipe = load_recipe(None, settings_for(tmp_path / "run", *more, *adapter, f"updates={updates}"))
         lines: list[str] = []
         run = open_run(recipe, resume=resume, warn=lines.append)
-        assert [("only the adapter" in line, "rank 3" in line) for line in lines] == [(True, True)]
+        assert (run.policy.fleet.adapter.rank, lines) == (3, [])  # type: ignore[attr-defined]
         try:
             records += list(loop.train(run))
         finally:
