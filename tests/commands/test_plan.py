@@ -10,12 +10,12 @@ import pytest
 from support.command_line import Rethink, assert_one_message
 
 CONFIGS = Path(__file__).parent.parent / "support" / "configs"
-QWEN = ["plan", "thinktwice-qwen3-4b", "--config", CONFIGS / "qwen3-4b.json", "--json", "plan.json"]
+QWEN = ["plan", "thinktwice-qwen3-4b", "--config", CONFIGS / "qwen3-4b.json", "--out", "plan.json"]
 
 
 def test_a_plan_that_fits(rethink: Rethink) -> None:
     """The tiny model on its generated problems."""
-    shown = rethink("plan", "demo-think-twice", "--json", "plan.json")
+    shown = rethink("plan", "demo-think-twice", "--out", "plan.json")
     assert shown.code == 0
     plan = json.loads(Path("plan.json").read_text())
     assert plan["fits"]

@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from rethink import cli, recipes
+from rethink.commands.arguments.options import split_settings
 from rethink.commands.evaluate import resolve
 from rethink.problems import source
 from rethink.recipe import load_recipe
@@ -62,7 +63,7 @@ def test_the_commands_of_a_header_are_valid(recipe: str) -> None:
         given = app.commands[name].make_context(name, list(words)).params  # type: ignore[attr-defined]
         if name == "cross":
             continue
-        suites, settings = cli._split_settings(given.get("on"), given["settings"])
+        suites, settings = split_settings(given.get("on"), given["settings"])
         resolved = load_recipe(given["recipe"], settings)
         if name == "eval":
             # The checkpoint does not exist yet, so any model will do.

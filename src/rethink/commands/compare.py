@@ -10,7 +10,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from rethink.commands.console import align_columns, new_folder, print_note, print_result, warn
+from rethink.commands.console import align_columns, new_folder, print_json, print_note, print_result, warn
 from rethink.commands.evaluate import Job, open_policy, origin_of_weights, resolve, run, warn_of_repeats
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, by_suite, read_answers
@@ -46,9 +46,13 @@ ABOUT_PAIRS = (
 
 
 def compare(
-    pairs: Sequence[tuple[Path, Path]], ks: Sequence[int], out: Path | None, metrics: Sequence[str] = ()
+    pairs: Sequence[tuple[Path, Path]],
+    ks: Sequence[int],
+    out: Path | None,
+    metrics: Sequence[str] = (),
+    as_json: bool = False,
 ) -> None:
-    """Print the second evaluation of each pair minus the first; write the numbers as JSON to `out`, if given.
+    """Print the second evaluation of each pair minus the first, as tables or as JSON; write the JSON to `out`, if given.
 
     `metrics` are the scores that stand for verdicts in the logs of other tools.
     """
@@ -56,7 +60,10 @@ def compare(
     check_runs_differ(runs)
     found = compare_answers(runs, ks)
     about = _NO_OTHER_SEED if len(pairs) == 1 else ABOUT_PAIRS
-    print_result("\n".join([_title(found), "", describe(found), about, *_left_out(found)]))
+    if as_json:
+        print_json(asdict(found))
+    else:
+        print_result("\n".join([_title(found), "", describe(found), about, *_left_out(found)]))
     if out is not None:
         write_text(out, to_json(asdict(found), indent=1) + "\n")
 
@@ -148,7 +155,14 @@ def _p(p: float) -> str:
     return "" if math.isnan(p) else f"{p:.4f}" if p >= 0.0001 else "<0.0001"
 
 
-def cross(models: Sequence[str], on: Sequence[str], settings: Sequence[str], recipe: str, out: Path | None) -> None:
+def cross(
+    models: Sequence[str],
+    on: Sequence[str],
+    settings: Sequence[str],
+    recipe: str,
+    out: Path | None,
+    as_json: bool = False,
+) -> None:
     """Let every model solve, then refine every model's drafts, and print the matrix of the refined pass@n_refine.
 
     The recipe's strategy refines the drafts. Each evaluation has its own folder; existing ones are resumed.
@@ -164,20 +178,25 @@ def cross(models: Sequence[str], on: Sequence[str], settings: Sequence[str], rec
     warn_of_repeats(resolved)
     folder = out or new_folder("cross")
     make_folder(folder)
-    weights = ""
+    weights: dict[str, str] = {}
     for model, title in titles.items():
-        origin = origin_of_weights(resolved, model)
-        weights += f"\n{title}: {origin}" if origin else ""
+        if origin := origin_of_weights(resolved, model):
+            weights[title] = origin
     with Lock(folder, warn):
-        _fill_matrix(titles, on, settings, recipe, folder, weights)
+        matrix, text = _fill_matrix(titles, on, settings, recipe, folder)
+    if as_json:
+        print_json({"folder": str(folder), "weights": weights, "matrix": matrix})
+    else:
+        print_result("\n".join([text, *(f"{title}: {origin}" for title, origin in weights.items())]))
+    print_note(f"numbers: {folder / 'matrix.json'}; answers: {folder}/*/answers.jsonl")
 
 
 def _fill_matrix(
-    titles: dict[str, str], on: Sequence[str], settings: Sequence[str], recipe: str, folder: Path, weights: str
-) -> None:
-    """Run the evaluations that the folder lacks, and write and print the matrix.
+    titles: dict[str, str], on: Sequence[str], settings: Sequence[str], recipe: str, folder: Path
+) -> tuple[Record, str]:
+    """Run the evaluations that the folder lacks, and write the matrix. Return it as in matrix.json, and as a table.
 
-    `titles`: a title for each model; `weights`: lines on their weights, to be printed below."""
+    `titles`: a title for each model."""
     models = list(titles)
     drafts: dict[str, Path] = {}
     for model in models:
@@ -196,8 +215,7 @@ def _fill_matrix(
         record[titles[solver]] = {titles[refiner]: asdict(cells[solver, refiner]) for refiner in models}
     write_text(folder / "matrix.json", to_json(record, indent=1) + "\n")
     title = "at least one refinement right, in percent, with 95% intervals"
-    print_result(f"{title}\n\n{align_columns(lines)}{note}{weights}")
-    print_note(f"numbers: {folder / 'matrix.json'}; answers: {folder}/*/answers.jsonl")
+    return record, f"{title}\n\n{align_columns(lines)}{note}"
 
 
 def _titles(models: Sequence[str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rethink.commands.log_lines import LogLines
 from rethink.errors import UserError
-from rethink.jsonl import RecordMismatchError, make_folder
+from rethink.jsonl import RecordMismatchError, make_folder, to_json
 from rethink.printable import printable, printable_line
 
 PACKAGE = Path(__file__).parents[1]
@@ -27,6 +27,11 @@ output = Console(highlight=False, soft_wrap=True, emoji=False)
 def print_result(text: str) -> None:
     """Print a result to stdout. It is not wrapped."""
     output.print(printable(text), markup=False)
+
+
+def print_json(record: Mapping[str, Any]) -> None:
+    """Print a result to stdout as JSON, for programs: ASCII, so no terminal and no encoding can change it."""
+    output.out(json.dumps(json.loads(to_json(record)), indent=1), highlight=False)
 
 
 def print_part(text: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rethink.commands.console import (
     new_folder,
+    print_json,
     print_note,
     print_result,
     print_resume_hint,
@@ -113,8 +114,11 @@ def evaluate(
     resume: bool,
     drafts: Path | None,
     columns: DraftColumns,
+    as_json: bool = False,
 ) -> None:
-    """Run an evaluation, write its folder and print its tables. Raise UserError, at the end, if no reply was graded."""
+    """Run an evaluation, write its folder and print its tables, or summary.json.
+
+    Raise UserError, at the end, if no reply was graded."""
     if resume and out is None:
         raise UserError("--resume needs the folder of the evaluation: --out DIR")
     if drafts is None:
@@ -135,7 +139,7 @@ def evaluate(
     start = time.perf_counter()
     with Lock(folder, warn) if folder.is_dir() else nullcontext():  # before the model is loaded; `run` locks new ones
         answers = run(job, open_policy(resolved), resume)
-        report(model, job, answers, time.perf_counter() - start)
+        report(model, job, answers, time.perf_counter() - start, as_json)
     for alarm in unmeasured(answers):
         raise UserError(alarm)
 
@@ -192,8 +196,8 @@ def _run_with_progress(label: str, setup: Setup, spec: EvaluationSpec, file: Res
         return run_evaluation(setup, spec, file, lambda done: bar.update(task, completed=done))
 
 
-def report(model: str, job: Job, answers: list[Answer], seconds: float) -> None:
-    """Print the tables, and write summary.json and, if strategies are compared at equal cost, their curves."""
+def report(model: str, job: Job, answers: list[Answer], seconds: float, as_json: bool = False) -> None:
+    """Print the tables, or their numbers as JSON. Write summary.json and curves of strategies compared at equal cost."""
     result = compute_results(answers, job.strategies, job.recipe.evaluation.k)
     numbers = asdict(result)
     weights = origin_of_weights(job.recipe, job.recipe.model.path)
@@ -210,7 +214,10 @@ def report(model: str, job: Job, answers: list[Answer], seconds: float) -> None:
     write_text(job.folder / SUMMARY_FILE, to_json(record, indent=1) + "\n")
     if weights:
         model = f"{model} ({weights})"
-    print_result(tables(model, result))
+    if as_json:
+        print_json({"folder": str(job.folder), **record})
+    else:
+        print_result(tables(model, result))
     print_note(f"answers: {job.folder / ANSWERS_FILE}\nnumbers: {job.folder / SUMMARY_FILE}")
     for number, (suite, own) in enumerate(result.suites.items(), start=1):
         svg = strategy_curves(f"{model}, {suite}", own) if result.at_equal_cost else ""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 
-from rethink.commands.console import align_columns, print_note, print_result, progress, warn
+from rethink.commands.console import align_columns, print_json, print_note, print_result, progress, warn
 from rethink.errors import UserError
 from rethink.evaluation.bounds import ACCURACY_NOTE
 from rethink.evaluation.grade import GradeSettings, Tally, check_gold_answers, grade_rows
@@ -25,8 +26,8 @@ N_PRINTED = 20
 """The number of refused gold answers that are printed."""
 
 
-def grade_file(file: Path, out: Path, settings: GradeSettings) -> None:
-    """Write a verdict per row to `out`, replacing it once all rows are graded, and print a summary."""
+def grade_file(file: Path, out: Path, settings: GradeSettings, as_json: bool = False) -> None:
+    """Write a verdict per row to `out`, replacing it once all rows are graded, and print a summary, as text or as JSON."""
     if out.resolve() == file.resolve():
         raise UserError("--out would overwrite the file to grade; choose another name")
     check_writable(out)
@@ -51,7 +52,10 @@ def grade_file(file: Path, out: Path, settings: GradeSettings) -> None:
 
         write_lines(out, lines())
     n, seconds = tally.verdicts.total(), time.perf_counter() - start
-    print_result(describe(tally, settings))
+    if as_json:
+        print_json({"verdicts": str(out), "seconds": seconds, **summarize(tally, settings)})
+    else:
+        print_result(describe(tally, settings))
     print_note(f"{n} rows in {seconds:.1f} s ({n / seconds:.0f} per second); verdicts: {out}; guard: {guard()}")
     if n and n == tally.verdicts["not graded"]:
         ((reason, _),) = tally.reasons.most_common(1)
@@ -82,19 +86,47 @@ def describe(tally: Tally, settings: GradeSettings) -> str:
     return "\n\n".join(parts)
 
 
-def check_suites(names: str, data: str, split: str, lenient: bool) -> None:
+def summarize(tally: Tally, settings: GradeSettings) -> Record:
+    """Return the numbers of the summary as a record: counts and accuracies, of all rows and of each group."""
+    record: Record = {"n": tally.verdicts.total(), **_numbers(tally.verdicts)}
+    if settings.by:
+        record["groups"] = {name: _numbers(counts) for name, counts in sorted(tally.groups.items())}
+    record["not_graded_by_kind"] = dict(tally.not_graded.most_common())
+    record["reasons"] = dict(tally.reasons.most_common())
+    if settings.against:
+        record["against"] = [
+            {"ours": ours, "theirs": theirs, "n": n} for (ours, theirs), n in sorted(tally.against.items())
+        ]
+    return record
+
+
+def _numbers(counts: Counter[str]) -> Record:
+    right, wrong, not_graded = (counts[verdict] for verdict in VERDICTS)
+    accuracy = binomial_rate(right, right + wrong, not_graded)
+    return {"right": right, "wrong": wrong, "not_graded": not_graded, "accuracy_of_graded": asdict(accuracy)}
+
+
+def check_suites(names: str, data: str, split: str, lenient: bool, as_json: bool = False) -> None:
     """Grade each gold answer of the suites as if it were a reply. Exit with code 1 if one is not accepted."""
     refused = 0
+    record: Record = {}
     for name in names.split(","):
         source = ProblemSource(name, data, split, extraction="lenient" if lenient else "strict")
         problems, answer_format = load_problems(source, purpose="test"), answer_format_of(source)
         found = [(p, v) for p, v in check_gold_answers(problems, answer_format) if v.right is not True]
+        refused += len(found)
+        record[name] = {"n": len(problems), "n_accepted": len(problems) - len(found), "refused": []}
+        for problem, verdict in found:
+            record[name]["refused"].append({"id": problem.id, "gold": problem.gold, "reason": verdict.reason})
+        if as_json:
+            continue
         print_result(f"{name}: {len(problems) - len(found)} of {len(problems)} gold answers accepted")
         for problem, verdict in found[:N_PRINTED]:
             print_result(f"  {problem.id}: {problem.gold!r} {verdict} ({verdict.reason})")
         if len(found) > N_PRINTED:
             print_result(f"  and {len(found) - N_PRINTED} more")
-        refused += len(found)
+    if as_json:
+        print_json({"suites": record})
     if refused:
         raise SystemExit(1)
 

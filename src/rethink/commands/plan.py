@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rethink.commands.console import align_columns, print_note, print_result
+from rethink.commands.console import align_columns, print_json, print_note, print_result
 from rethink.errors import UserError
 from rethink.jsonl import write_text
 from rethink.plan.token_counts import BatchCounts, Lengths, count_batch
@@ -29,12 +29,16 @@ def plan(
     config: Path | None,
     lengths: Lengths,
     out: Path | None,
+    as_json: bool = False,
 ) -> None:
-    """Print the plan; write it as JSON to `out`, if given."""
+    """Print the plan, as text or as JSON; write it as JSON to `out`, if given."""
     _check(n_gpus, gib, lengths)
     resolved = load_recipe(recipe, settings)
     found = figures(resolved, n_gpus, gib, config, lengths)
-    print_result(plan_text(found))
+    if as_json:
+        print_json(found)
+    else:
+        print_result(plan_text(found))
     if out is not None:
         write_text(out, json.dumps(found, indent=1) + "\n")
         print_note(f"numbers: {out}")

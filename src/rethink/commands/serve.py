@@ -1,6 +1,4 @@
-"""`rethink serve`: an OpenAI-compatible server that thinks twice.
-
-Nothing that takes long to import is imported before the command runs."""
+"""`rethink serve`: an OpenAI-compatible server that thinks twice."""
 
 from __future__ import annotations
 
@@ -12,12 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from rethink.commands.console import print_note, warn
-from rethink.commands.options import Endpoint, Model, PromptRecipe
 from rethink.credentials import check_variable
 from rethink.errors import UserError, install_extra
 from rethink.policies.cancel import Cancellation
@@ -32,8 +27,6 @@ if TYPE_CHECKING:
     from rethink.serving.served_model import OpenPolicy, ServedModel
     from rethink.settings import Endpoint as EndpointSettings
 
-DEFAULTS = Limits()
-
 ROWS_PER_CHOICE = 4
 """Rows of the KV cache for each choice that is worked on, as far as memory allows: votes decode several replies at once."""
 
@@ -41,60 +34,22 @@ MIN_KEY = 8
 
 
 def serve(
-    model: Model,
-    settings: Annotated[
-        list[str] | None, typer.Argument(metavar="key=value", help="Recipe settings to replace.")
-    ] = None,
-    strategy: Annotated[
-        str, typer.Option(help="Strategy for requests that name no model: refine (default), solve, vote:5, ...")
-    ] = "",
-    recipe: PromptRecipe = "",
-    endpoint: Endpoint = None,
-    name: Annotated[str, typer.Option(help="Name of the model for clients; default: MODEL, or its last folder.")] = "",
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is reachable from other machines.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 is any free one.")] = 8000,
-    api_key_env: Annotated[
-        str, typer.Option(metavar="NAME", help="Environment variable with the key that clients must send.")
-    ] = "",
-    concurrency: Annotated[int, typer.Option(min=1, help="Replies to work on at once.")] = DEFAULTS.concurrency,
-    queue: Annotated[
-        int, typer.Option(min=0, help="Replies that may wait; after that, requests get HTTP 429.")
-    ] = DEFAULTS.queue,
-    max_samples: Annotated[
-        int, typer.Option(min=1, help="Replies that all passes of a request may draw.")
-    ] = DEFAULTS.max_samples,
-    max_body: Annotated[
-        int, typer.Option(metavar="BYTES", min=1024, help="Largest body of a request.")
-    ] = DEFAULTS.body_bytes,
-    grace: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0, help="Time that running requests get after SIGTERM.")
-    ] = DEFAULTS.grace_s,
+    model: str,
+    recipe: str,
+    settings: Sequence[str],
+    name: str,
+    limits: Limits,
+    host: str,
+    port: int,
+    api_key_env: str,
 ) -> None:
-    """Serve a model to OpenAI clients, and let it refine its replies, vote or merge (docs/serving.md).
-
-    Useful settings: evaluation.sampling.max_tokens=2048 (the limit of each reply), sampler.max_prompt_tokens=8192, and
-    prompts.refine="...".
-    """
-    from rethink.commands.typed_settings import with_options
-
+    """Serve a model. Raise UserError if a package is missing, or the model, the strategy or the key cannot be used."""
     for module in ("starlette", "uvicorn", "prometheus_client"):
         try:
             importlib.import_module(module)
         except ImportError as err:
             raise UserError(f"rethink serve needs {module}: {install_extra('serve')}") from err
-    limits = replace(
-        DEFAULTS,
-        concurrency=concurrency,
-        queue=queue,
-        max_samples=max_samples,
-        body_bytes=max_body,
-        grace_s=grace,
-    )
-    options = {"evaluation.strategy": strategy, "endpoint.url": endpoint}
-    resolved = _resolve(model, recipe, with_options(options, settings or []))
-    run(resolved, name or _short_name(model), limits, host, port, _key(api_key_env))
+    run(_resolve(model, recipe, settings), name or _short_name(model), limits, host, port, _key(api_key_env))
 
 
 def run(recipe: Recipe, name: str, limits: Limits, host: str, port: int, key: str) -> None:

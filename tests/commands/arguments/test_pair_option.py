@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rethink.commands.pair_option import _one_word_each
+from rethink.commands.arguments.pair_option import _one_word_each
 from rethink.errors import UserError
 
 
