@@ -59,6 +59,7 @@ TARGETS = {
     "test": 'pytest -q -n 2 --dist loadfile -m "not slow"',
     "test-all": "pytest -q -n 2 --dist loadfile -m slow",
     "test-vllm": "pytest -q tests/with_vllm",
+    "docs": "mkdocs build --quiet --strict",
 }
 
 
@@ -84,7 +85,7 @@ def test_make_targets_do_what_the_readme_says(target: str) -> None:
 def test_ci_runs_what_the_readme_says() -> None:
     """Guards against a test command that CI does not run."""
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
-    assert [target for target in TARGETS if f"make {target}" in lines] == ["test-all", "test-vllm"]
+    assert {target for target in TARGETS if f"make {target}" in lines} == {"test-all", "test-vllm", "docs"}
 
 
 def test_every_shipped_recipe_is_documented_and_parses() -> None:
