@@ -37,9 +37,11 @@ def test_figures_name_the_quantization(rethink: Rethink, file: Path, tmp_path: P
 
 def test_export_writes_an_ordinary_folder(rethink: Rethink, file: Path, tmp_path: Path) -> None:
     """Guards against an export that only a GGUF reader opens, and that no longer says what the weights are."""
-    shown = rethink("export", "small.gguf", "--out", "whole")
+    shown = rethink("export", "small.gguf", "--out", "whole", "--dtype", "float32")
     assert shown.code == 0
     assert shown.err.splitlines()[-1] == "exported small.gguf to whole, in float32"
+    card = (tmp_path / "whole" / "README.md").read_text()
+    assert "| weights | float32; weights dequantized from Q4_1 |" in card
     ours, theirs = (dict(load_model(str(path)).module.named_parameters()) for path in (tmp_path / "whole", file))
     assert all(bool((ours[name] == theirs[name]).all()) for name in theirs)
     shown = rethink("eval", "whole", "--on", "countdown", *SHORT, "--out", "e")

@@ -18,10 +18,14 @@ from rethink.models import bundled, lora
 from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.models.load import load_model
 from rethink.run_folder import RunFolder
+from rethink.training.model_card import CARD, write_card
 
 
-def export(source: str, out: Path, dtype: str = "float32", warn: Callable[[str], None] = print) -> Path:
-    """Write the model of a run folder (its newest checkpoint), of a checkpoint or of an adapter to the folder `out`.
+def export(
+    source: str, out: Path, dtype: str = "bfloat16", warn: Callable[[str], None] = print, name: str = ""
+) -> Path:
+    """Write the model of a run folder (its newest checkpoint), of a checkpoint or of an adapter to the folder `out`, with a
+    model card, which calls it `name` (by default that of the folder).
 
     Return the path of what was exported. Raise UserError if there is nothing to export, or if `out` holds anything but the
     same export: nothing is overwritten."""
@@ -37,6 +41,8 @@ def export(source: str, out: Path, dtype: str = "float32", warn: Callable[[str],
         make_folder(temporary)
         try:
             _write(found, temporary, dtype)
+            write_card(temporary, found, name or target.name, dtype)
+            _allow_as_usual(temporary)
             if not is_used:
                 temporary.replace(target)  # replaces an empty folder
             elif not _is_same(temporary, target):  # the same: this command was killed at its end, or repeated
@@ -54,6 +60,13 @@ def _write(source: Path, folder: Path, dtype: str) -> None:
     module, tokenizer = load_merged(str(source))
     module.to(DTYPES[dtype]).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _allow_as_usual(folder: Path) -> None:
+    """Give all files the mode that files have here: safetensors' files can be read by their owner only."""
+    usual = (folder / CARD).stat().st_mode & 0o777
+    for file in folder.iterdir():
+        file.chmod(usual)
 
 
 def _is_same(folder: Path, other: Path) -> bool:

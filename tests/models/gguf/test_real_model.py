@@ -64,7 +64,7 @@ def test_it_trains_and_is_exported(smollm: Path, tmp_path: Path) -> None:
     records = [record for record in rethink.train(run) if record["phase"] == "solve"]
     assert told[0].startswith(f"{smollm}: weights dequantized from Q4_1")
     assert len(records) == 2
-    export(str(tmp_path / "run"), tmp_path / "exported")
+    export(str(tmp_path / "run"), tmp_path / "exported", "float32")
     trained, start = (dict(load_model(str(p)).module.named_parameters()) for p in (tmp_path / "exported", smollm))
     assert trained.keys() == start.keys()
     moved = [name for name in start if not torch.equal(trained[name], start[name])]
