@@ -42,6 +42,7 @@ __all__ = [
     "Verdict",
     "evaluate",
     "grade",
+    "load_evaluation",
     "load_policy",
     "load_problems",
     "load_recipe",
@@ -71,6 +72,7 @@ _MODULES = {
     "Verdict": "rethink.types",
     "evaluate": "rethink.evaluation.evaluate",
     "grade": "rethink.problems.grade",
+    "load_evaluation": "rethink.evaluation.stored",
     "load_policy": "rethink.build",
     "load_problems": "rethink.problems.source",
     "load_recipe": "rethink.recipe",
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
     from rethink.build import load_policy
     from rethink.errors import UserError
     from rethink.evaluation.evaluate import evaluate
+    from rethink.evaluation.stored import load_evaluation
     from rethink.evaluation.summary import summarize
     from rethink.methods.actors import Actors
     from rethink.methods.grpo import GRPO

@@ -29,13 +29,18 @@ def write_text(file: Path, text: str) -> None:
 
 def write_lines(file: Path, lines: Iterable[str], end: str = "\n") -> None:
     """Write a file line by line, atomically; create its folder. Raise UserError if that fails."""
+    write_bytes(file, ((line + end).encode() for line in lines))
+
+
+def write_bytes(file: Path, parts: Iterable[bytes]) -> None:
+    """Write a file part by part, atomically; create its folder. Raise UserError if that fails."""
     check_writable(file)
     make_folder(file.parent)
     target = file.resolve()  # a symbolic link stays one
     temporary = target.with_name(f"{target.name}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as out:
-            out.writelines(line + end for line in lines)
+        with temporary.open("wb") as out:
+            out.writelines(parts)
         temporary.replace(target)
     except OSError as err:
         raise UserError(f"cannot write {file}: {err.strerror}") from err

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from rethink.commands.compare import compare as command
-from rethink.commands.compare import read_run
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, read_answers
+from rethink.evaluation.stored import load_evaluation
 from rethink.jsonl import append
 from support.command_line import PLAIN, Rethink, assert_one_message
 from support.evaluations import answer, answers
@@ -88,9 +88,9 @@ def test_a_run_is_a_file_a_folder_or_a_training_run(tmp_path: Path) -> None:
     first, last = answers([(R, R)]), answers([(W, W)])
     write(tmp_path / "run" / "eval" / "000100.jsonl", first)
     file = write(tmp_path / "run" / "eval" / "000200.jsonl", last)
-    assert read_run(tmp_path / "run") == read_run(file) == last
+    assert load_evaluation(tmp_path / "run").answers == load_evaluation(file).answers == last
     write(tmp_path / "evaluation" / "answers.jsonl", first)
-    assert read_run(tmp_path / "evaluation") == first
+    assert load_evaluation(tmp_path / "evaluation").answers == first
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
@@ -100,9 +100,9 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.jsonl").write_text('{"question": "?"}\n')
     for name in ("empty", "missing", "answers.jsonl"):
         with pytest.raises(UserError, match=f"{name} holds no answers of an evaluation"):
-            read_run(tmp_path / name)
+            load_evaluation(tmp_path / name)
     with pytest.raises(UserError, match="has no answers of an evaluation"):
-        read_run(tmp_path / "other.jsonl")
+        load_evaluation(tmp_path / "other.jsonl")
     good, other = (write(tmp_path / f"{n}.jsonl", [answer(n, R, R)]) for n in "ab")
     with pytest.raises(UserError, match=r"a\.jsonl and .*b\.jsonl: the two evaluations have no problem in common"):
         command([(good, other)], [], None)
@@ -115,10 +115,10 @@ def test_a_damaged_line_is_not_passed_over(tmp_path: Path) -> None:
     whole = file.read_text(encoding="utf-8")
     first, second, _ = whole.splitlines()
     file.write_text(f"{first}\n{second}\n{second[:40]}", encoding="utf-8")
-    assert len(read_run(tmp_path)) == 2
+    assert len(load_evaluation(tmp_path).answers) == 2
     file.write_text(f"{first}\n{second[:40]}\n{second}\n", encoding="utf-8")
     with pytest.raises(UserError, match="line 2 of 3 is damaged"):
-        read_run(tmp_path)
+        load_evaluation(tmp_path)
 
 
 BEFORE = [[(W, W), (W, W), (W, W)], [(R, W), (W, W), (W, W)], [(R, W), (R, W), (W, W)]]

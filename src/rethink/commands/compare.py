@@ -13,7 +13,7 @@ from pathlib import Path
 from rethink.commands.console import align_columns, new_folder, print_json, print_note, print_result, warn
 from rethink.commands.evaluate import Job, open_policy, origin_of_weights, resolve, run, warn_of_repeats
 from rethink.errors import UserError
-from rethink.evaluation.answers import Answer, by_suite, read_answers
+from rethink.evaluation.answers import Answer, by_suite
 from rethink.evaluation.bounds import ACCURACY_NOTE, NOTE, bounded_rate, open_signs
 from rethink.evaluation.compare import OUR_TOOL, Comparison, Evaluation, Pair, check_runs_differ
 from rethink.evaluation.compare import compare as compare_answers
@@ -24,6 +24,7 @@ from rethink.evaluation.other_tools import find_log
 from rethink.evaluation.other_tools.align import align
 from rethink.evaluation.other_tools.answers import answers_of
 from rethink.evaluation.outcomes import final_pass_outcomes
+from rethink.evaluation.stored import load_evaluation
 from rethink.evaluation.unchanged import ANSWERS_FILE
 from rethink.jsonl import Record, make_folder, to_json, write_text
 from rethink.lock import Lock
@@ -85,7 +86,7 @@ def read_evaluation(path: Path, metrics: Sequence[str] = ()) -> Evaluation:
     """Return an evaluation of ours or of another tool."""
     log = find_log(path)
     if log is None:
-        return Evaluation(str(path), read_run(path))
+        return Evaluation(str(path), load_evaluation(path).answers)
     return Evaluation(str(path), answers_of(log, metrics), log.name)
 
 
@@ -117,17 +118,6 @@ def _title(found: Comparison) -> str:
     for n, pair in enumerate(found.pairs, 1):
         lines.append(f"pair {n}: {pair.after} minus {pair.before}")
     return "\n".join(lines)
-
-
-def read_run(path: Path) -> list[Answer]:
-    """Return the answers of an evaluation's folder, of a training run's last evaluation, or of a file."""
-    candidates = [path, path / ANSWERS_FILE, *sorted((path / "eval").glob("*.jsonl"), reverse=True)]
-    file = next((c for c in candidates if c.is_file()), None)
-    answers = read_answers(file) if file else []
-    if not answers:
-        note = " that this version can read" if (path / "outcomes.jsonl").exists() else ""
-        raise UserError(f"{path} holds no answers of an evaluation{note}")
-    return answers
 
 
 def describe(found: Comparison) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rethink.build import build_prompts, load_all_problems, local_policy, open_model
-from rethink.commands.compare import ABOUT_PAIRS, describe, read_pairs, read_run
+from rethink.commands.compare import ABOUT_PAIRS, describe, read_pairs
 from rethink.commands.console import new_folder, print_note, print_result, toml_string, warn
 from rethink.commands.prepare import prepare as prepare_data
 from rethink.commands.train import rate_table, run_with_progress, stopping
@@ -20,6 +20,7 @@ from rethink.evaluation.fresh import RATES
 from rethink.evaluation.intervals import UNDEFINED, Estimate, paired_difference, with_mean_bounds
 from rethink.evaluation.outcomes import refined_outcomes, solve_outcomes
 from rethink.evaluation.runs import over_seeds
+from rethink.evaluation.stored import load_evaluation
 from rethink.evaluation.summary import evaluation_metrics
 from rethink.jsonl import Record, make_folder, to_json, write_text
 from rethink.recipe import Recipe, load_recipe
@@ -235,7 +236,7 @@ def _write_summary(folder: Path, rows: dict[str, Record], more: Record, seconds:
 
 def _compare_methods(folder: Path) -> str:
     """Return ThinkTwice minus GRPO on the same problems, from the answers of both."""
-    grpo, think_twice = (read_run(folder / name) for name in METHODS)
+    grpo, think_twice = (load_evaluation(folder / name).answers for name in METHODS)
     before = paired_difference(solve_outcomes(think_twice), solve_outcomes(grpo)).percent("+")
     after = paired_difference(refined_outcomes(think_twice), refined_outcomes(grpo)).percent("+")
     return f"ThinkTwice minus GRPO, in points, paired by problem: solve {before}, refined {after}"

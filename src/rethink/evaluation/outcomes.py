@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from rethink.evaluation.answers import Answer, AnswerStep, first_answers
 from rethink.evaluation.intervals import Outcome
 from rethink.evaluation.pass_at_k import expected_pass_at_k, pass_at_k
+from rethink.strategies import parse
 from rethink.strategies.attempt import OVERLONG
 
 Pair = tuple[str, bool, bool]
@@ -152,10 +153,23 @@ def _revisions(answers: Iterable[Answer]) -> list[tuple[str, AnswerStep, AnswerS
     found: list[tuple[str, AnswerStep, AnswerStep]] = []
     for answer in answers:
         for step in answer.final_steps:
-            draft = step if step.is_first else None if step.draft is None else answer.steps[step.draft]
-            if draft is not None and not _is_unrefined(answer, step):
+            draft = _draft_of(answer, step)
+            if draft is not None:
                 found.append((answer.problem, draft, step))
     return found
+
+
+def revised_draft(answer: Answer, final: AnswerStep) -> AnswerStep | None:
+    """Return the first answer that a final answer revises, or is, if the strategy kept it though it could have revised it.
+    None for strategies that do not revise single answers, and if it was too long to refine.
+    """
+    return _draft_of(answer, final) if parse(answer.strategy).revises else None
+
+
+def _draft_of(answer: Answer, final: AnswerStep) -> AnswerStep | None:
+    if _is_unrefined(answer, final):
+        return None
+    return final if final.is_first else None if final.draft is None else answer.steps[final.draft]
 
 
 def _is_unrefined(answer: Answer, step: AnswerStep) -> bool:

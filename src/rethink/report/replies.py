@@ -7,20 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rethink.evaluation.stored import TRANSITIONS
 from rethink.jsonl import Record
 from rethink.strategies import parse
 from rethink.strategies.attempt import OVERLONG
 
 NONE = -1
 """The number that stands for no text and no reply."""
-
-TRANSITIONS = {
-    ("wrong", "right"): "fixed",
-    ("right", "wrong"): "damaged",
-    ("right", "right"): "kept right",
-    ("wrong", "wrong"): "still wrong",
-}
-"""(verdict of the draft, verdict of the final answer) -> what refinement did."""
 
 
 @dataclass(frozen=True)

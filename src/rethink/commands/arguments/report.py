@@ -16,17 +16,24 @@ def report(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File for the page; default: report.html in the (first) folder.")
     ] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the numbers as a CSV table instead.")] = None,
+    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a figure as SVG instead.")] = None,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a figure as PNG instead.")] = None,
 ) -> None:
-    """Write a page with the curves, evaluations and transcripts of runs: one HTML file that needs no network."""
-    from rethink.commands.console import print_note
-    from rethink.report.folders import find_sources
-    from rethink.report.page import REPORT_FILE, write_page
+    """Write a page with the curves, evaluations and transcripts of runs: one HTML file that needs no network.
 
-    print_note(f"report: {write_page(find_sources(folders), out or folders[0] / REPORT_FILE)}")
+    With --csv, --svg or --png, write a table or a figure of the same numbers instead, and the page only with --out."""
+    from rethink.commands.report import report as run
+
+    run(folders, out, csv, svg, png)
 
 
 COMMAND = Declared(
     report,
     EVALUATE,
-    examples=("rethink report runs/mine --out mine.html", "rethink report runs/grpo runs/think-twice --out both.html"),
+    examples=(
+        "rethink report runs/mine --out mine.html",
+        "rethink report runs/grpo runs/think-twice --out both.html",
+        "rethink report runs/mine --csv curves.csv --svg curves.svg",
+    ),
 )
