@@ -14,10 +14,10 @@ from rethink.methods.think_twice import ThinkTwice
 from rethink.recipe import Recipe, known_keys, load_recipe, to_toml
 from support.recipe_texts import refused, resolved, write
 
-PROBLEMS = """source data split subsets question answer tools options context id suite reply draft merged candidates failure
-chosen rejected verifier right_threshold verifier_timeout_s verifier_memory_gib verifier_sandbox verifier_in_process
-extraction limit held_out size gym partial_scores numbers largest lines replies.attempts replies.p_right replies.p_careful
-replies.p_hint replies.candidates replies.phases"""
+PROBLEMS = """source data split subsets question answer tools options context images id suite reply draft merged candidates
+failure chosen rejected verifier right_threshold verifier_timeout_s verifier_memory_gib verifier_sandbox verifier_in_process
+extraction limit held_out size gym partial_scores numbers largest lines level replies.attempts replies.p_right
+replies.p_careful replies.p_hint replies.candidates replies.phases"""
 MODEL = "path random dtype device template template_options thinking"
 ENDPOINT = "url key_env concurrency timeout_s retries"
 SAMPLING = "temperature max_tokens top_p top_k"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rethink.errors import UserError
+from rethink.pictures import one_mark_each
 from rethink.seeds import stable_hash
 from rethink.thinking import after_thinking, split_thinking
 from rethink.types import Message, Problem, Prompt, Sample
@@ -229,7 +230,7 @@ class Prompts(PromptTexts):
         """Return a prompt for another answer after a reflection. It shows `reflections`, but no earlier answer."""
         task = self._solve_messages(reflection.problem)[-1].content
         listed = "\n".join(f"- {text.strip()}" for text in reflections)
-        turn = Message("user", fill(self.remember, task=task, reflections=listed))
+        turn = about(reflection.problem, fill(self.remember, task=task, reflections=listed))
         seed = stable_hash(reflection.prompt.seed, "again", reflection.index)
         opening = self._opening(reflection.problem)
         return Prompt(reflection.problem, "retry", (*opening, turn), seed, draft=reflection.prompt.draft)
@@ -237,7 +238,7 @@ class Prompts(PromptTexts):
     def ask_to_rate(self, reply: Sample) -> Prompt:
         """Return a prompt that asks a judge to rate one candidate, shown without its thinking."""
         shown = self.shorten(reply.text)
-        turn = Message("user", fill(self.rate, question=reply.problem.transcript, candidate=shown))
+        turn = about_all(reply.problem, fill(self.rate, question=reply.problem.transcript, candidate=shown))
         return Prompt(reply.problem, "rate", (turn,), stable_hash(reply.prompt.seed, "rate", reply.index), draft=reply)
 
     def ask_to_merge(self, problems: Sequence[Problem], candidates: Sequence[Sequence[str]]) -> list[Prompt]:
@@ -263,9 +264,9 @@ class Prompts(PromptTexts):
         task = self._solve_messages(problem)[-1].content
         filled = {"question": problem.question, "task": task, **values}
         refuse_unfilled(f"the {phase} text", text, tuple(filled))
-        about = () if draft is None else draft.key
-        messages = (*self._opening(problem), Message("user", fill(text, **filled)))
-        return Prompt(problem, phase, messages, stable_hash(self.seed, problem.id, phase, *about), draft=draft)
+        key = () if draft is None else draft.key
+        messages = (*self._opening(problem), about(problem, fill(text, **filled)))
+        return Prompt(problem, phase, messages, stable_hash(self.seed, problem.id, phase, *key), draft=draft)
 
     def messages(
         self, problem: Problem, phase: str = "solve", shown: Sequence[str] = (), turns: Sequence[Message] = ()
@@ -296,7 +297,7 @@ class Prompts(PromptTexts):
         """Return one turn with the problem and all candidates, shown without their thinking."""
         shown = [fill(self.candidate, n=str(n), candidate=self.shorten(c)) for n, c in enumerate(candidates, start=1)]
         text = fill(self.merge, candidates=self.between.join(shown), question=problem.question)
-        return (*self._opening(problem), Message("user", text))
+        return (*self._opening(problem), about(problem, text))
 
     def _refine_messages(self, problem: Problem, draft: str) -> tuple[Message, ...]:
         """Return the problem (with the turns before its question), the draft and the instruction.
@@ -338,7 +339,17 @@ class Prompts(PromptTexts):
 
     def _solve_messages(self, problem: Problem) -> tuple[Message, ...]:
         text = self.solve or problem.solve or "{question}"
-        return (*self._opening(problem), Message("user", text.replace("{question}", problem.question)))
+        return (*self._opening(problem), about(problem, text.replace("{question}", problem.question)))
+
+
+def about(problem: Problem, text: str) -> Message:
+    """Return a turn of the user with a text that shows the problem's question, and its pictures."""
+    return Message("user", one_mark_each(text, len(problem.images)), problem.images)
+
+
+def about_all(problem: Problem, text: str) -> Message:
+    """Return a turn of the user with a text that shows the problem's whole transcript, and all its pictures."""
+    return Message("user", one_mark_each(text, len(problem.all_images)), problem.all_images)
 
 
 def refuse_unfilled(name: str, text: str, filled: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 
 from rethink.errors import UserError
 from rethink.jsonl import Record, make_folder, write_text
-from rethink.types import Group, Sample
+from rethink.pictures import store
+from rethink.types import Group, Problem, Sample
 
 CHANGEABLE = {
     "out",
@@ -46,13 +47,15 @@ SCHEDULE_HINT = (
     "run (with training.schedule = constant a run can be made longer)"
 )
 
+IMAGES = "images"
+
 LAUNCH = ".launch"
 """The file that holds the id of the torchrun launch that created the run."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """config.toml, metrics.jsonl, samples.jsonl, eval/*.jsonl and checkpoints/ under one path."""
+    """config.toml, metrics.jsonl, samples.jsonl, eval/*.jsonl, images/ and checkpoints/ under one path."""
 
     path: Path
 
@@ -67,6 +70,11 @@ class RunFolder:
     @property
     def samples(self) -> Path:
         return self.path / "samples.jsonl"
+
+    @property
+    def images(self) -> Path:
+        """The folder with the images of problems that samples and answers name."""
+        return self.path / IMAGES
 
     def check_unused(self) -> None:
         """Raise UserError if the folder holds a run or an evaluation: nothing is ever overwritten."""
@@ -141,8 +149,10 @@ def transcript(sample: Sample) -> Record:
     """Return the record of a sample for samples.jsonl."""
     prompt = sample.prompt
     draft = prompt.judged_draft or prompt.draft
+    names = sample.problem.image_names
     return {
         "problem": sample.problem.id,
+        **({"images": names} if names else {}),
         "phase": prompt.phase,
         "index": sample.index if draft is None else draft.index,
         "question": sample.problem.question,
@@ -167,6 +177,18 @@ def transcript(sample: Sample) -> Record:
 def _extracted(sample: Sample | None) -> str | None:
     """Return the answer that the verifier found in a reply; None if it found none, or there is no verdict."""
     return None if sample is None or sample.verdict is None else sample.verdict.extracted
+
+
+def image_folder(answers: Path) -> Path:
+    """Return the folder for the images of a file of answers: that of its run, or the one beside it."""
+    is_of_run = answers.parent.name == "eval" and answers.stem.isdigit()
+    return (answers.parent.parent if is_of_run else answers.parent) / IMAGES
+
+
+def store_images(folder: Path, shown: Iterable[Problem | Sample]) -> None:
+    """Write the images of problems, or of those of samples, to a folder, each once. Raise UserError if that fails."""
+    for one in shown:
+        store(folder, (one if isinstance(one, Problem) else one.problem).all_images)
 
 
 def first_samples(groups: Sequence[Group], n: int) -> list[Sample]:

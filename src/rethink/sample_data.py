@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from rethink.pictures import find
 from rethink.types import Message, Problem, Prompt, RewardTerm, Sample, Sampling, Verdict
 
 
@@ -25,7 +26,9 @@ def sample_to_data(sample: Sample) -> dict[str, Any]:
 
 
 def sample_from_data(data: Mapping[str, Any]) -> Sample:
-    """Return the sample. Its problem has no verifier, demonstrations or row, so it cannot be graded again."""
+    """Return the sample. Its problem has no verifier, demonstrations or row, so it cannot be graded again.
+
+    Its pictures are those of the problems in memory with the same digests. Raise UserError if there is none."""
     return reply_from_data(data, _prompt_from_data(data["prompt"]))
 
 
@@ -83,6 +86,7 @@ def _prompt_to_data(prompt: Prompt) -> dict[str, Any]:
     return {
         "problem": {name: getattr(problem, name) for name in OF_PROBLEM},
         "earlier": _to_pairs(problem.earlier),
+        "images": [picture.digest for picture in problem.images],
         "phase": prompt.phase,
         "messages": _to_pairs(prompt.messages),
         "seed": prompt.seed,
@@ -91,17 +95,18 @@ def _prompt_to_data(prompt: Prompt) -> dict[str, Any]:
 
 
 def _prompt_from_data(data: Mapping[str, Any]) -> Prompt:
-    problem = Problem(**data["problem"], verify=_no_verifier, earlier=_from_pairs(data["earlier"]))
+    images = tuple(map(find, data["images"]))
+    problem = Problem(**data["problem"], verify=_no_verifier, earlier=_from_pairs(data["earlier"]), images=images)
     draft = None if data["draft"] is None else sample_from_data(data["draft"])
     return Prompt(problem, data["phase"], _from_pairs(data["messages"]), data["seed"], draft)
 
 
 def _to_pairs(messages: tuple[Message, ...]) -> list[list[str]]:
-    return [[message.role, message.content] for message in messages]
+    return [[message.role, message.content, *(picture.digest for picture in message.images)] for message in messages]
 
 
 def _from_pairs(pairs: Any) -> tuple[Message, ...]:
-    return tuple(Message(role, content) for role, content in pairs)
+    return tuple(Message(role, content, tuple(map(find, digests))) for role, content, *digests in pairs)
 
 
 def _no_verifier(_reply: str, _gold: str) -> Verdict:

@@ -202,7 +202,7 @@ class ProblemSource:
 
     Where they come from:
 
-    - `source`: a suite (math500, gsm8k, ...), a generator ("countdown", "signs", "gym:TASK"), a file or folder
+    - `source`: a suite (math500, gsm8k, ...), a generator ("countdown", "signs", "shapes", "gym:TASK"), a file or folder
       (docs/problems.md), or "hub:NAME"; separate several with commas.
     - `data`: a folder that holds suites (NAME/SPLIT.parquet, NAME.parquet, or .jsonl and so on), used instead of the hub.
     - `split`: the split; "" is "train" for training and "test" for evaluation.
@@ -215,6 +215,7 @@ class ProblemSource:
     - `tools`: the column of the functions that a reply may call.
     - `options`: the column of the options of a multiple-choice question.
     - `context`: the column of text in front of the question.
+    - `images`: the columns of images, separated by commas.
     - `id`: the column of the problem's id.
     - `suite`: the column of the benchmark that a row belongs to.
     - `reply`: the column of a reply to imitate.
@@ -249,7 +250,8 @@ class ProblemSource:
     - `numbers`: the number of numbers in a countdown problem, or in a line of a signs problem.
     - `largest`: the largest number in a countdown problem, or in a line of a signs problem.
     - `lines`: the number of lines in a signs problem.
-    - `replies`: demonstrations for countdown and signs; see `Replies`.
+    - `level`: the difficulty of shapes, from 1 to 3.
+    - `replies`: demonstrations for countdown, signs and shapes; see `Replies`.
 
     >>> import rethink
     >>> rethink.ProblemSource("problems.jsonl", question="prompt", answer="solution", verifier="boxed").answer
@@ -265,6 +267,7 @@ class ProblemSource:
     tools: str = ""
     options: str = ""
     context: str = ""
+    images: str = ""
     id: str = ""
     suite: str = ""
     reply: str = ""
@@ -289,6 +292,7 @@ class ProblemSource:
     numbers: PositiveInt = 3
     largest: PositiveInt = 12
     lines: PositiveInt = 3
+    level: PositiveInt = 1
     replies: Replies = Replies()
 
 

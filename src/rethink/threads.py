@@ -63,6 +63,14 @@ def run(tasks: Sequence[Callable[[Event], T]]) -> list[T]:
     return [future.result() for future in futures]
 
 
+def alone(work: Callable[[], T]) -> T:
+    """Return the result of work that always runs on one core, so that it has the same bits in whichever thread it is asked
+    for. On a GPU, it makes no difference."""
+    if torch.cuda.is_initialized():
+        return work()
+    return _pool(1).submit(work).result()
+
+
 def _run_task(task: Callable[[Event], T], stop: Event, gpu: int | None) -> T:
     if gpu is not None:
         torch.cuda.set_device(gpu)  # a new thread uses GPU 0, whichever GPU its process uses

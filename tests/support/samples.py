@@ -188,12 +188,13 @@ def assert_same_gradient(got: Gradient, want: Gradient, tolerance: float) -> Non
 @contextmanager
 def sdpa_attention(module: Any) -> Iterator[None]:
     """Let the module use the attention of transformers."""
-    before = module.config._attn_implementation
-    module.config._attn_implementation = own_attention(module)
+    config = module.config.get_text_config()
+    before = config._attn_implementation
+    config._attn_implementation = own_attention(module)
     try:
         yield
     finally:
-        module.config._attn_implementation = before
+        config._attn_implementation = before
 
 
 def reference_log_probs(module: Any, sample: Sample) -> Tensor:

@@ -15,6 +15,7 @@ from rethink.errors import UserError
 from rethink.evaluation.evaluate import reusing_prefixes
 from rethink.jsonl import Record, Resumable, make_folder
 from rethink.lock import Lock
+from rethink.pictures import mark_places, read_picture
 from rethink.policies.base import PolicyWrapper
 from rethink.problems.answer_format import read_after
 from rethink.problems.free_text import same_reply, short_answer
@@ -38,7 +39,9 @@ class Streams(Protocol):
     def stream(self, prompt: Prompt, sampling: Sampling | None, on_text: Callable[[str], None]) -> Sample | None: ...
 
 
-def answer_question(model: str, question: str, gold: str, recipe: str, settings: Sequence[str]) -> None:
+def answer_question(
+    model: str, question: str, gold: str, recipe: str, settings: Sequence[str], images: Sequence[Path] = ()
+) -> None:
     """Answer a question, print each reply as it is sampled, then the answer and whether it changed."""
     if not question.strip():
         raise UserError("the question is empty")
@@ -46,6 +49,9 @@ def answer_question(model: str, question: str, gold: str, recipe: str, settings:
     if "verifier" in strategy.needs and not gold:
         raise UserError(f"{strategy.name} needs to know which answers are wrong: give the right one with --gold")
     problem = as_problem(question, _source(resolved, strategy, bool(gold)), gold)
+    if images:
+        pictures = tuple(read_picture(file, f"--image {file}") for file in images)
+        problem = replace(problem, question=mark_places(question, len(pictures), "the question"), images=pictures)
     (problem,) = read_after([problem], resolved.model.thinking)
     check_strategies(resolved, [strategy], [problem])
     policy = open_policy(resolved)

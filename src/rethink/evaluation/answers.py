@@ -64,7 +64,7 @@ class Answer:
     `steps` are all replies, in the order in which they were sampled. `finals` are the indices of the final answers: usually
     one; several if each draft gets several refinements, or for a random choice among tied answers (`tied`), whose expected
     value is their mean. Both are empty if the prompt was over-long. Token counts are None if the policy reports none.
-    `depth` is the number of calls in sequence.
+    `depth` is the number of calls in sequence. `images` are the names of the question's images, in the folder `images`.
     """
 
     suite: str
@@ -80,6 +80,7 @@ class Answer:
     n_tokens: int | None
     depth: int
     notes: Mapping[str, int]
+    images: tuple[str, ...] = ()
 
     @property
     def firsts(self) -> list[AnswerStep]:
@@ -145,6 +146,7 @@ def answer_from_attempt(
         n_tokens=attempt.n_tokens,
         depth=attempt.depth,
         notes=dict(attempt.notes),
+        images=tuple(problem.image_names),
     )
 
 

@@ -73,7 +73,7 @@ def read_drafts(
     for row in islice(reply_rows(file), limit):
         if problems is None:
             new = _problem_of_row(row, file, source, columns, seed)
-            problem = by_content.setdefault((new.earlier, new.question, new.gold, new.suite), new)
+            problem = by_content.setdefault((new.earlier, new.question, new.images, new.gold, new.suite), new)
         else:
             problem = _find_problem(row, index, columns.question)
         found[problem.id] = problem
@@ -118,7 +118,7 @@ def _problem_of_row(row: Row, file: Path, source: ProblemSource, columns: DraftC
 
 
 def _find_problem(row: Row, index: dict[str, Problem], column: str) -> Problem:
-    question = _collapse_spaces(split_conversation(row, column)[1] or row.text(column))
+    question = _collapse_spaces(split_conversation(row, column)[1].content or row.text(column))
     if question in index:
         return index[question]
     longest = max((known for known in index if question.startswith(f"{known} ")), key=len, default=None)

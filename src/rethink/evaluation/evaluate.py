@@ -19,6 +19,7 @@ from rethink.jsonl import Record, RecordMismatchError, Resumable, write_lines
 from rethink.policies.base import Policy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
+from rethink.run_folder import image_folder, store_images
 from rethink.settings import AnswerSettings
 from rethink.strategies import Attempt, CachedPolicy, Setup, Strategy, parse_all
 from rethink.strategies.attempt import start_attempt
@@ -162,6 +163,8 @@ def run_evaluation(
             answers = [_stored_answer(record, file) for record in records]
         else:
             answers = answer_problems(setup, spec, batch)
+            if file.file is not None:
+                store_images(image_folder(file.file), batch)
             file.append([asdict(answer) for answer in answers])
         found += answers
         done += len(batch)
@@ -228,6 +231,7 @@ def _expected_keys(spec: EvaluationSpec, problems: Sequence[Problem]) -> Iterato
                     "problem": problem.id,
                     "question": problem.question,
                     "gold answer": problem.gold,
+                    "images": problem.image_names,
                     "repeat": repeat,
                     "strategy": strategy.name,
                     "given drafts": spec.given_drafts(problem, repeat, strategy),
@@ -243,6 +247,7 @@ def _record_key(record: Mapping[str, Any]) -> Record:
         "problem": record["problem"],
         "question": record["question"],
         "gold answer": record["gold"],
+        "images": list(record.get("images", ())),
         "repeat": record["repeat"],
         "strategy": record["strategy"],
         "given drafts": given,

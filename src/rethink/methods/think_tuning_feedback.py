@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from typing import Literal
 
-from rethink.prompts import Prompts
+from rethink.prompts import Prompts, about_all
 from rethink.types import Group, Message, Prompt, Sample
 
 TEACHER = (
@@ -77,7 +77,7 @@ def teacher_prompt(prompts: Prompts, sample: Sample, style: Literal["tags", "aga
     turns = [Message("system", TEACHER)]
     for question, response, note in EXAMPLES:
         turns += [Message("user", _asked(question, response)), Message("assistant", note)]
-    turns.append(Message("user", _asked(sample.problem.transcript, sample.text)))
+    turns.append(about_all(sample.problem, _asked(sample.problem.transcript, sample.text)))
     return replace(refine, phase="teach", messages=tuple(turns))
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rethink.errors import UserError
 from rethink.models.special_text import SpecialText
+from rethink.models.vision.picture_text import PictureText
+from rethink.pictures import Picture, without_pictures
 from rethink.thinking import SPECIAL_TOKENS, opening_mark
 from rethink.types import Message
 
@@ -37,8 +40,10 @@ class Chat:
     """A tokenizer with its chat template and the token ids that end a reply.
 
     `template` replaces the tokenizer's own; `options` are passed to it. With `in_parts` it gets each message as a list of
-    parts. The model knows the ids below `n_embeddings` (None: all). `thinking` is the model's setting of that name. Raise
-    UserError if there is no template or no id that ends a reply.
+    parts. The model knows the ids below `n_embeddings` (None: all). `thinking` is the model's setting of that name. A model
+    that can see has `pictures`; otherwise `blind` says why it cannot. The template gets messages with images as lists of
+    parts if `images_in_parts`, else as text with the model's image token. Raise UserError if there is no template or no id
+    that ends a reply.
     """
 
     tokenizer: Any
@@ -48,6 +53,9 @@ class Chat:
     n_embeddings: int | None = None
     in_parts: bool = False
     thinking: tuple[str, ...] = ()
+    pictures: PictureText | None = None
+    blind: str = "it has no vision tower, or its folder has no image processor"
+    images_in_parts: bool = False
 
     def __post_init__(self) -> None:
         if self.template is None and not getattr(self.tokenizer, "chat_template", None):
@@ -70,8 +78,16 @@ class Chat:
         that spells a special token is encoded as text. Raise UserError when the template loses a message, changes it or
         cannot leave it open.
         """
-        ids = self._special_text.encode(self.render(messages))
-        unknown = set(ids).difference(self._known(ids))
+        pictures = [picture for message in messages for picture in message.images]
+        text = self.render(messages)
+        if pictures and self.pictures is not None:
+            ids = self._special_text.encode(self.pictures.expand(text, pictures))
+            in_vocabulary = set(ids) - {self.pictures.token_id}
+            ids = self.pictures.with_ids(ids, pictures)
+        else:
+            ids = self._special_text.encode(text)
+            in_vocabulary = set(ids)
+        unknown = in_vocabulary.difference(self._known(in_vocabulary))
         if unknown:
             token = self.tokenizer.convert_ids_to_tokens(min(unknown))
             raise UserError(
@@ -83,21 +99,40 @@ class Chat:
     def render(self, messages: Sequence[Message], *, open_reply: bool = True) -> str:
         """Return the prompt as text, with marks (`special_text`); without `open_reply`, no reply is begun or continued."""
         continued = open_reply and messages[-1].role == "assistant"
-        contents = [self._special_text.mark(m.content) for m in messages]
-        if continued:
-            contents[-1] = contents[-1].rstrip()
-        turns = [self._turn(m.role, content) for m, content in zip(messages, contents, strict=True)]
+        contents = [self._marked_parts(message) for message in messages]
+        if continued and isinstance(contents[-1][-1], str):
+            contents[-1][-1] = contents[-1][-1].rstrip()
+        turns = [self._turn(m.role, parts) for m, parts in zip(messages, contents, strict=True)]
         try:
             text = self._apply_template(turns, open_reply, continued)
         except Exception as err:  # a template may raise anything
             raise self._template_error(turns, err, continued) from err
-        for message, content in zip(messages, contents, strict=True):
-            if content.strip() not in text:
-                raise UserError(_lost(message, content))
+        for message, parts in zip(messages, contents, strict=True):
+            for part in parts:
+                if isinstance(part, str) and part.strip() not in text:
+                    raise UserError(_lost(message, part))
         return text
 
-    def _turn(self, role: str, content: str) -> dict[str, Any]:
-        return {"role": role, "content": [{"type": "text", "text": content}] if self.in_parts else content}
+    def _marked_parts(self, message: Message) -> list[str | Picture]:
+        """Return the parts of a message, with marks in its texts. Raise UserError for images that the model cannot see."""
+        if message.images and self.pictures is None:
+            raise UserError(
+                f"a prompt has an image, which this model cannot see: {self.blind}; choose a model that can, or leave out "
+                "the column of images"
+            )
+        return [self._special_text.mark(part) if isinstance(part, str) else part for part in message.parts]
+
+    def _turn(self, role: str, parts: Sequence[str | Picture]) -> dict[str, Any]:
+        """Return a message as the template gets it."""
+        token = "" if self.pictures is None else f"{self.pictures.token}\n"
+        listed: list[dict[str, Any]] = []
+        text = ""
+        for part in parts:
+            is_text = isinstance(part, str)
+            listed.append({"type": "text", "text": part} if is_text else {"type": "image"})
+            text += part if isinstance(part, str) else token
+        has_images = any(part["type"] == "image" for part in listed)
+        return {"role": role, "content": listed if self.in_parts or (has_images and self.images_in_parts) else text}
 
     def _apply_template(self, turns: Sequence[dict[str, Any]], open_reply: bool, continued: bool) -> str:
         text: str = self.tokenizer.apply_chat_template(
@@ -163,8 +198,14 @@ class Chat:
         """Return the start of the reply that the template has put at the prompt's end: "<think>" for some models, else "".
 
         Put it in front of the reply's text; otherwise a reply that never ends its thinking looks like an answer."""
-        tail = self.tokenizer.decode(list(prompt_ids[-_TAIL:]), skip_special_tokens=False)
+        tail = self.tokenizer.decode(without_pictures(prompt_ids[-_TAIL:]), skip_special_tokens=False)
         return opening_mark(tail, self.thinking)
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer and, of a model that can see, the image processor."""
+        self.tokenizer.save_pretrained(folder)
+        if self.pictures is not None:
+            self.pictures.processor.save_pretrained(folder)
 
     @property
     def end_id(self) -> int:

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from rethink.errors import UserError, install_extra
+from rethink.models.forward.embedding import body, can_see
 from rethink.models.forward.lowrank import base_layer, low_rank, merged_weight
 from rethink.models.model_folder import read_object, reason
+from rethink.models.read_weights import model_class
 from rethink.seeds import stable_hash
 from rethink.settings import Lora
 
@@ -60,7 +61,7 @@ def add_adapter(model: LanguageModel, settings: Lora, seed: int) -> LanguageMode
     config = _peft().LoraConfig(
         r=settings.rank,
         lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
-        target_modules=_targets(linears, settings.targets),
+        target_modules=_targets(linears, settings.targets, can_see(model.module.config)),
         lora_dropout=0.0,
         bias="none",
         task_type="CAUSAL_LM",
@@ -81,7 +82,7 @@ def check_targets(config: Any, targets: str | tuple[str, ...]) -> None:
     """Raise UserError for a target that matches no layer of a model with this configuration. Load no weights."""
     try:
         with torch.device("meta"):
-            module = AutoModelForCausalLM.from_config(config)
+            module = model_class(config).from_config(config)
     except (ValueError, KeyError, AttributeError, TypeError):  # says more when the model is loaded
         return
     _targets(_linear_layers(module), targets)
@@ -301,25 +302,29 @@ def _check_base(model: LanguageModel, path: str) -> None:
 
 
 def _linear_layers(module: Any) -> dict[str, Any]:
-    """Return the layers that can have an adapter, by name: all linear layers except the output layer."""
+    """Return the layers that can have an adapter, by name: all linear layers of the language model except the output
+    layer. A vision tower stays as it is."""
     head = module.get_output_embeddings()
     kinds = (torch.nn.Linear, Conv1D)
-    return {name: m for name, m in module.named_modules() if isinstance(m, kinds) and m is not head}
+    own = set(body(module).modules()) if can_see(module.config) else set(module.modules())
+    return {name: m for name, m in module.named_modules() if isinstance(m, kinds) and m is not head and m in own}
 
 
-def _targets(linears: Mapping[str, Any], requested: str | tuple[str, ...]) -> list[str]:
-    """Return `peft`'s target_modules. Raise UserError for a target that matches no layer."""
+def _targets(linears: Mapping[str, Any], requested: str | tuple[str, ...], whole: bool = False) -> list[str]:
+    """Return `peft`'s target_modules, as `whole` names if other layers have the same short ones. Raise UserError for a
+    target that matches no layer."""
     short = sorted({name.rpartition(".")[2] for name in linears})
     if requested == "all-linear":
-        return short
+        return sorted(linears) if whole else short
     targets = [requested] if isinstance(requested, str) else list(requested)
+    suffixes = tuple(map(".{}".format, targets))
     for target in targets or [""]:
         if not any(f".{name}".endswith(f".{target}") for name in linears):
             raise UserError(
                 f"lora.targets: the model has no linear layer named {target!r} (the output layer has no adapter); choose "
                 f'from {", ".join(short)}, or "all-linear" for all of them'
             )
-    return targets
+    return sorted(filter(lambda name: f".{name}".endswith(suffixes), linears)) if whole else targets
 
 
 def _peft() -> Any:

@@ -18,6 +18,7 @@ from rethink.models.model_folder import check_folder, reason
 from rethink.models.open_chat import check_vocabulary, open_chat
 from rethink.models.positions import max_positions
 from rethink.models.read_weights import refuse_quantized
+from rethink.models.vision import open_picture_text
 from rethink.settings import ModelSource
 
 
@@ -59,7 +60,8 @@ def read_model_info(source: ModelSource) -> ModelInfo | None:
     )  # the generation config may name more; prompts do not depend on them
     rows = int(config.vocab_size)
     check_vocabulary(path, tokenizer, rows)
-    chat = open_chat(path, tokenizer, stop_ids, source.template, source.template_options, rows)
+    pictures = open_picture_text(folder if base_folder is None else base_folder, whole)
+    chat = open_chat(path, tokenizer, stop_ids, source.template, source.template_options, rows, pictures)
     return ModelInfo(chat, max_positions(config), config)
 
 

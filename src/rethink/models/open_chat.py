@@ -9,22 +9,37 @@ from typing import Any
 
 from rethink.errors import UserError
 from rethink.models.chat import TEMPLATES, Chat
+from rethink.models.vision import PictureText
+from rethink.pictures import Picture
 from rethink.types import Message
 
 QUESTION = 'What is 6 * 7? Let "x" < 5 & go.\n\n  Show your work.'
 REPLY = "Six times seven is 42."
+NO_PICTURE = Picture("0" * 64, "PNG", (1, 1), b"")
+"""Stands for an image that is never read."""
+
 CHOOSE = 'choose another template with model.template ("chatml", "plain" or a file)'
 
 
 def open_chat(
-    path: str, tokenizer: Any, stop_ids: frozenset[int], template: str, options: dict[str, Any], n_embeddings: int
+    path: str,
+    tokenizer: Any,
+    stop_ids: frozenset[int],
+    template: str,
+    options: dict[str, Any],
+    n_embeddings: int,
+    pictures: PictureText | None = None,
 ) -> Chat:
     """Return the chat of the model at `path`. Raise UserError if its template loses the question or opens no reply.
 
-    Templates for models that can also see may want a message as a list of parts; they get it in that form."""
+    Templates for models that can also see may want a message as a list of parts; they get it in that form. `pictures` is
+    for models whose pictures we can show."""
     if template == "plain" and _adds_bos(tokenizer):
         options = {"starts_with_bos": True, **options}
-    chat = Chat(tokenizer, stop_ids, _read_template(template), options, n_embeddings)
+    text = _read_template(template)
+    if text is None and pictures is not None and not tokenizer.chat_template:
+        text = pictures.processor.chat_template  # older folders have the template beside the processor only
+    chat = Chat(tokenizer, stop_ids, text, options, n_embeddings, pictures=pictures)
     try:
         _check(chat)
     except UserError as err:
@@ -34,6 +49,9 @@ def open_chat(
         except UserError:
             raise UserError(f"{template or path}: {err}") from err
         chat = in_parts
+    if pictures is not None:
+        in_parts = replace(chat, images_in_parts=True)
+        chat = in_parts if _shows_image(in_parts) else chat
     return replace(chat, stop_ids=chat.stop_ids | _turn_ends(chat))
 
 
@@ -99,6 +117,15 @@ def _check(chat: Chat) -> None:
         found = before = ""
     if not found or not prompt.rstrip().startswith(before.rstrip()):
         raise UserError(f"the chat template does not begin the reply (it ignores add_generation_prompt); {CHOOSE}")
+
+
+def _shows_image(chat: Chat) -> bool:
+    """Return whether the template leaves the place of an image in a message that is a list of parts."""
+    assert chat.pictures is not None
+    try:
+        return chat.pictures.n_places(chat.render((Message("user", QUESTION, (NO_PICTURE,)),))) == 1
+    except UserError:
+        return False
 
 
 def _refuse_ended(chat: Chat, prompt: str) -> None:

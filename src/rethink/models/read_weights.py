@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+)
 from transformers.utils import logging
 
 from rethink.errors import UserError
@@ -19,6 +23,14 @@ from rethink.models.sharded_weights import is_sharded, read_weights
 
 SHOWN = 3
 """How many names of tensors a message lists."""
+
+
+def model_class(config: Any) -> Any:
+    """Return the auto class that opens a model with this configuration: with its vision tower only if it has no class for
+    text alone."""
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForImageTextToText
+    return AutoModelForCausalLM
 
 
 def read_module(path: str, dtype: torch.dtype) -> Any:
@@ -33,7 +45,7 @@ def random_module(path: str, dtype: torch.dtype, seed: int) -> Any:
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        module = model_class(config).from_config(config, dtype=dtype)
     with suppress(OSError):  # not every model has one
         module.generation_config = GenerationConfig.from_pretrained(path)
     return module
@@ -59,7 +71,7 @@ def _from_files(path: str, dtype: torch.dtype) -> Any:
     config.__dict__.pop("attn_implementation", None)
     config._attn_implementation = None
     with _without_reports():
-        module, report = AutoModelForCausalLM.from_pretrained(
+        module, report = model_class(config).from_pretrained(
             path,
             config=config,
             dtype=dtype,
@@ -88,7 +100,7 @@ def _from_files(path: str, dtype: torch.dtype) -> Any:
 def _from_shards(checkpoint: Path) -> Any:
     """Return one float32 module from a checkpoint that several processes wrote."""
     config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
-    module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    module = model_class(config).from_config(config, dtype=torch.float32)
     read_weights(checkpoint, module)
     module.generation_config = GenerationConfig.from_pretrained(checkpoint)
     return module

@@ -15,7 +15,7 @@ from rethink.models.forward.modules import KNOWN_LAYERS
 from rethink.models.gguf.folder import info_folder
 from rethink.models.gguf.locate import find, is_gguf
 from rethink.models.language_model import DTYPES, LanguageModel
-from rethink.models.read_weights import refuse_quantized
+from rethink.models.read_weights import model_class, refuse_quantized
 from rethink.settings import Lora
 
 
@@ -32,7 +32,14 @@ def read_config(path: str, config: Path | None = None) -> Any:
         named = str(info_folder(find(named)))
     try:
         found = AutoConfig.from_pretrained(named)
+        if model_class(found) is not AutoModelForCausalLM:
+            raise UserError(
+                f"cannot plan {named!r}: it has a vision tower, which the plan does not know yet; try a run with few "
+                "problems and read what it takes"
+            )
         build_meta_model(found)
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as err:
         hint = "" if config else "; use --config FILE with a config.json if the model is not on this machine"
         raise UserError(f"cannot read the configuration of {named!r}: {str(err).splitlines()[0]}{hint}") from err

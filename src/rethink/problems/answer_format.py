@@ -11,6 +11,7 @@ from typing import Protocol
 from rethink.errors import UserError
 from rethink.grading.damage import broken_command
 from rethink.grading.user_function import UserFunction
+from rethink.pictures import mark_places
 from rethink.problems.conversation import split_conversation
 from rethink.problems.gold import GoldError
 from rethink.problems.rows import Columns, MissingColumnError, Row
@@ -160,13 +161,13 @@ def read_problem(
     """Return the problem of a row: every command that asks rows reads them here.
 
     A conversation is split into the question and the turns before it. Raise UserError for a row that cannot be asked or
-    graded as it is meant: damaged text, images, an answer that is none.
+    graded as it is meant: damaged text, a damaged image, an answer that is none.
     """
-    earlier, asked = split_conversation(row, columns.question)
+    earlier, asked = split_conversation(row, columns.question, columns.images)
     names, filled = columns, row
-    if asked:  # another column, because the conversation may also hold the gold answer
+    if asked.content:  # another column, because the conversation may also hold the gold answer
         names = replace(columns, question=f"last question of {columns.question.partition('|')[0]}")
-        filled = replace(row, values={**row.values, names.question: asked})
+        filled = replace(row, values={**row.values, names.question: asked.content})
     try:
         question, gold = answer_format.read_row(filled, names, seed)
     except MissingColumnError as err:
@@ -174,8 +175,10 @@ def read_problem(
     if columns.context and row.has(columns.context):
         question = f"{row.text(columns.context)}\n\n{question}"
     refuse_broken_commands(question, row, columns.question)
+    if asked.images:
+        question = mark_places(question, len(asked.images), row.location)
     problem = answer_format.problem(ident, question, gold, suite, extraction)
-    problem = replace(problem, earlier=earlier, row=as_json(row.values))
+    problem = replace(problem, earlier=earlier, images=asked.images, row=as_json(row.values))
     if isinstance(problem.verify, UserFunction):
         return replace(problem, verify=problem.verify.with_arguments(row=problem.row))
     return problem

@@ -8,6 +8,8 @@ import re
 from typing import Any, cast
 
 from rethink.errors import UserError
+from rethink.pictures import MARK, Picture
+from rethink.problems.images import part_image, place_images, read_images
 from rethink.problems.rows import Row
 from rethink.types import ChatRole, Message, Problem
 
@@ -22,9 +24,10 @@ ROLES: dict[str, ChatRole] = {
     "bot": "assistant",
 }
 KEYS = (("role", "content"), ("from", "value"))
-MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+MEDIA = ("video", "videos", "audio", "audios")
 
 _PLACEHOLDER = re.compile(r"<(?:image|video|audio)>|<\|(?:image|video|audio)(?:_pad)?\|>")
+_OTHER_PLACEHOLDER = re.compile(r"<(?:video|audio)>|<\|(?:image|video|audio)(?:_pad)?\|>")
 _TEMPLATE = re.compile(
     r"<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<\|(?:user|assistant)\|>|<｜(?:User|Assistant)｜>|"
     r"\A\s*(?:<s>)?\s*\[INST\]|\A\s*Human: (?=.*\n\s*Assistant:\s*\Z)|"
@@ -35,31 +38,34 @@ _TEMPLATE = re.compile(
 _LOOKS_LIKE_TURNS = re.compile(r"\s*(?:array\(\s*)?\[?\s*\{\s*['\"](?:role|from|content|value)['\"]\s*:")
 
 
-def split_conversation(row: Row, names: str) -> tuple[tuple[Message, ...], str]:
-    """Return the turns before the last question of a column, and that question; nothing if the column is empty.
+def split_conversation(row: Row, names: str, images: str = "") -> tuple[tuple[Message, ...], Message]:
+    """Return the turns before the last question of a column, and that question; an empty one if the column is empty.
 
     Turns after the last user's message are left out: they are the data set's own reply. Text is a question without turns
-    before it. Raise UserError for other values, unknown roles, and images.
+    before it. The row's images (in the columns `images`) are put into their turns. Raise UserError for other values,
+    unknown roles, video and sound.
     """
     refuse_media(row)
+    seen = read_images(row, images)
     if not row.has(names):
-        return (), ""
+        return (), Message("user", "", seen)
     where = f"{row.location}: the column {names!r}"
     value = turns_in(row.value(names), where)
     if value is None:
         question = row.text(names)
-        _refuse_placeholder(question, where)
         _refuse_template(question, where)
-        return (), question
-    messages = [_message(turn, where) for turn in value]
-    last = max((n for n, message in enumerate(messages) if message.role == "user"), default=None)
-    if last is None:
+        messages, last = [Message("user", question)], 0
+    else:
+        messages = [_message(turn, where, row) for turn in value]
+        last = max((n for n, message in enumerate(messages) if message.role == "user"), default=-1)
+    if last < 0:
         raise UserError(f"{where} holds a conversation without a message of the user")
-    for message in messages[: last + 1]:
-        _refuse_placeholder(message.content, where)
     if not messages[last].content.strip():
         raise UserError(f"{where} holds a conversation whose last question is empty")
-    return tuple(messages[:last]), messages[last].content
+    messages = place_images(messages[: last + 1], seen, where)
+    for message in messages:
+        _refuse_placeholder(message, where)
+    return tuple(messages[:last]), messages[last]
 
 
 def last_reply(value: Any, where: str) -> Any:
@@ -125,25 +131,28 @@ def question_cell(problem: Problem) -> str:
 
 
 def problem_cells(problem: Problem) -> dict[str, str]:
-    """Return the cells with which a prepared row names its problem."""
+    """Return the cells with which a prepared row names its problem. Raise UserError for one with images."""
+    if problem.all_images:
+        raise UserError(f"problem {problem.id} has images, which prepared rows cannot hold yet; use problems of text")
     return {"problem": problem.id, "question": question_cell(problem), "gold": problem.gold}
 
 
 def refuse_media(row: Row) -> None:
-    """Raise UserError if the row has an image, a video or a sound, which would be left out of the prompt."""
+    """Raise UserError if the row has a video or a sound, which would be left out of the prompt."""
     for name, value in row.values.items():
         is_filled = value is not None and value is not False and value not in ("", [], {}) and value == value
         if str(name).lower() in MEDIA and is_filled:
             raise UserError(
-                f"{row.location}: the column {name!r} holds images, video or sound, which are not supported; remove the "
-                "column if the questions can be answered without it"
+                f"{row.location}: the column {name!r} holds video or sound, which is not supported; remove the column if "
+                "the questions can be answered without it"
             )
 
 
-def _refuse_placeholder(text: str, where: str) -> None:
-    found = _PLACEHOLDER.search(text)
+def _refuse_placeholder(message: Message, where: str) -> None:
+    found = (_OTHER_PLACEHOLDER if message.images else _PLACEHOLDER).search(message.content)
     if found:
-        raise UserError(f"{where} holds the placeholder {found[0]}; images, video and sound are not supported")
+        hint = "name the columns of images with images=..." if found[0] == MARK else "only images marked <image> can be"
+        raise UserError(f"{where} holds the placeholder {found[0]} of something that is not there; {hint}")
 
 
 def _refuse_template(text: str, where: str) -> None:
@@ -167,29 +176,35 @@ def _parse(text: str) -> Any:
         return None
 
 
-def _message(turn: dict[str, Any], where: str) -> Message:
+def _message(turn: dict[str, Any], where: str, row: Row) -> Message:
     role = ROLES.get(_role(turn))
     if role is None:
         raise UserError(f"{where} has a message of the role {_role(turn)!r}; roles are system, user and assistant")
     if turn.get("tool_calls"):
         raise UserError(f"{where} has a message with tool calls, which are not supported in a question")
-    content = _content(turn, where)
+    images: list[Picture] = []
+    content = _content(turn, where, row, images)
     if not isinstance(content, str):
         raise UserError(f"{where} has a message whose content is not text: {shown(turn)}")
-    return Message(role, content)
+    return Message(role, content, tuple(images))
 
 
 def _role(turn: dict[str, Any]) -> str:
     return str(next(turn[role] for role, content in KEYS if role in turn and content in turn)).lower()
 
 
-def _content(turn: dict[str, Any], where: str) -> Any:
-    """Return a turn's content, with parts that are text joined."""
+def _content(turn: dict[str, Any], where: str, row: Row | None = None, images: list[Picture] | None = None) -> Any:
+    """Return a turn's content, with parts that are text joined. Images become marks, and are added to `images`."""
     value = next(turn[content] for role, content in KEYS if role in turn and content in turn)
     if not isinstance(value, list):
         return value
     texts: list[str] = []
     for part in value:
+        picture = None if row is None else part_image(part, f"{where}, a part of a message", row)
+        if picture is not None and images is not None:
+            images.append(picture)
+            texts.append(MARK)
+            continue
         text = part.get("text") if isinstance(part, dict) and part.get("type", "text") == "text" else part
         if not isinstance(text, str):
             raise UserError(f"{where} has a part that is not text, which is not supported: {shown(part)}")

@@ -81,7 +81,7 @@ def _numbered(places: Iterable[tuple[Path, Place]], strict: bool) -> Iterator[Ro
         broken = f"{location}: {fault}" if fault else ""
         if broken and strict:
             raise UserError(broken)
-        yield Row(location, values, n, broken)
+        yield Row(location, values, n, broken, file.parent if suffix_of(file) in _READERS else file)
 
 
 def _places(file: Path, splits: tuple[str, ...]) -> Iterator[Place]:

@@ -33,11 +33,13 @@ def bucket(problem: Problem) -> float:
 
 
 def dedup_key(problem: Problem) -> object:
-    """Return what two copies of one problem share: the conversation, or for countdown the sorted numbers and the target."""
+    """Return what two copies of one problem share: the conversation with its pictures, or for countdown the sorted numbers
+    and the target."""
     if problem.verify is countdown.verify:
         return countdown.numbers_and_target(problem)
     if problem.verify in (equation.verify, equation.verify_lenient):
         return equation.numbers_and_target(problem.gold)
     texts = [turn.content for turn in problem.earlier if turn.role != "system"]
     question = " ".join(problem.question.split())
-    return (*texts, question) if texts else question
+    pictures = [picture.digest for picture in problem.all_images]
+    return (*texts, *pictures, question) if texts or pictures else question

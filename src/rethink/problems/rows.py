@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rethink.errors import UserError
@@ -24,8 +25,8 @@ class Columns:
     """The columns that an answer format reads.
 
     Dots reach into nested values (`prompt.0.content`). `a|b` is the first of these columns that is not empty in a row.
-    If a row has a `context`, it is put before the question. `in_order`: options keep the letters that they have in the
-    file, because replies to them exist.
+    If a row has a `context`, it is put before the question. `images` are columns of images (`images.read_images`).
+    `in_order`: options keep the letters that they have in the file, because replies to them exist.
     """
 
     question: str = "question"
@@ -33,6 +34,7 @@ class Columns:
     tools: str = "tools"
     options: str = "options"
     context: str = ""
+    images: str = ""
     in_order: bool = False
 
 
@@ -40,13 +42,14 @@ class Columns:
 class Row:
     """One row of a file or data set: its location for messages ("file.jsonl, row 3"), its values, and its number from 0.
 
-    A row that could not be read has no values; `broken` says why.
+    A row that could not be read has no values; `broken` says why. Paths in it are relative to `folder`.
     """
 
     location: str
     values: dict[str, Any]
     n: int = 0
     broken: str = ""
+    folder: Path | None = None
 
     def value(self, names: str) -> Any:
         """Return the value of a column. Raise UserError if there is no such column."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 from rethink.errors import UserError
 from rethink.grading.user_function import UserFunction, find_function
-from rethink.problems import bfcl, calls, choice, countdown, equation, gym, mathematics, signs
+from rethink.problems import bfcl, calls, choice, countdown, equation, gym, mathematics, shapes, signs
 from rethink.problems.answer_format import AnswerFormat, read_problem, read_question_and_answer
 from rethink.problems.conversation import reply_text
 from rethink.problems.files import is_data_name, object_rows, read_rows
@@ -30,8 +30,9 @@ ANSWER_FORMATS: dict[str, AnswerFormat] = {
     "equation": equation.FORMAT,
     "countdown": countdown.FORMAT,
     "signs": signs.FORMAT,
+    "shapes": shapes.FORMAT,
 }
-GENERATORS = ("countdown", "signs", "gym:TASK")
+GENERATORS = ("countdown", "signs", "shapes", "gym:TASK")
 LOCAL_ENDINGS = ("parquet", "jsonl", "jsonl.gz", "json", "json.gz", "csv", "csv.gz")
 ROWS = "rows"
 """The name of a source that is given as rows in memory."""
@@ -127,7 +128,7 @@ def answer_format_of(source: ProblemSource) -> AnswerFormat:
     suite = find_suite(name)
     if name.startswith("gym:"):
         return GYM_FORMAT
-    default = suite.answer_format if suite else name
+    default = suite.answer_format if suite else name.partition(":")[0] if name.startswith("shapes:") else name
     return find_answer_format(source.verifier or (default if default in ANSWER_FORMATS else "boxed"), source)
 
 
@@ -187,9 +188,9 @@ def _refuse_repeated_ids(problems: list[Problem], source: ProblemSource) -> None
         seen.add(problem.id)
 
 
-def _generate(name: str, source: ProblemSource, purpose: str) -> list[Problem] | None:
+def _generate(name: str, source: ProblemSource, purpose: str) -> Iterable[Problem] | None:
     """Return the problems of a generator, or None if the name is not a generator."""
-    if name not in GENERATORS and not name.startswith("gym:"):
+    if name not in GENERATORS and not name.startswith(("gym:", "shapes:")):
         return None
     if source.verifier:
         raise UserError(f"{name} has its own verifier; leave verifier empty")
@@ -200,6 +201,8 @@ def _generate(name: str, source: ProblemSource, purpose: str) -> list[Problem] |
             return countdown.problems(split, source.numbers, source.largest, source.replies)
         if name == "signs":
             return signs.problems(split, source.lines, source.numbers, source.largest, source.replies)
+        if name.startswith("shapes"):
+            return shapes.problems(split, name.partition(":")[2], source.level, source.replies)
         return gym.problems(name.removeprefix("gym:"), split, source.size, source.gym, lenient, source.partial_scores)
     except ValueError as err:
         raise UserError(str(err)) from err
@@ -218,6 +221,7 @@ def _read_problems(
         tools=source.tools or defaults.tools,
         options=source.options or defaults.options,
         context=source.context or defaults.context,
+        images=source.images or defaults.images,
     )
     title = name if suite or name.startswith("hub:") else Path(name).name or Path(name).absolute().name
     splits = (source.split or purpose,)

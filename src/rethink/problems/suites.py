@@ -20,8 +20,8 @@ class Suite:
     `hub`: the name of the data set on the hub.
     `answer_format`: a key of `source.ANSWER_FORMATS`.
     `splits`: the hub's names for our splits "train" and "test". The hub calls some evaluation sets "train".
-    `question`, `answer`, `tools`, `options`, `context`: columns, see `rows.Columns`. Of `a|b`, the hub's own names come
-    first, then those of common local copies.
+    `question`, `answer`, `tools`, `options`, `context`, `images`: columns, see `rows.Columns`. Of `a|b`, the hub's own
+    names come first, then those of common local copies.
     `files`: two files of the data set to join by id, if the hub cannot load it as a whole.
     `local_names`: other names that the suite may have in a local data folder.
     `row_filter`: a column and a value; only rows with that value are kept.
@@ -36,6 +36,7 @@ class Suite:
     tools: str = ""
     options: str = ""
     context: str = ""
+    images: str = ""
     files: tuple[str, str] | None = None
     local_names: tuple[str, ...] = ()
     row_filter: tuple[str, str] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,6 +14,7 @@ from rethink.methods.imitate import require_demonstrations
 from rethink.models import lora
 from rethink.models.model_info import ModelInfo, read_model_info
 from rethink.objectives import Objective, objectives_of
+from rethink.pictures import NO_SERVER
 from rethink.problems.rewards import Grader, build_grader
 from rethink.prompts import PHASES_WITH_TEXTS, Prompts
 from rethink.recipe import Recipe
@@ -51,6 +52,7 @@ def check_run(recipe: Recipe, *, hub: bool = True) -> Inputs:
     inputs = Inputs(method, problems, held_out, build_grader(recipe.rewards, problems), info is not None)
     if not needs_of(recipe.method["name"]).samples:
         require_demonstrations(problems, or_pairs=True)
+    check_images(recipe, [*problems, *held_out], info)
     if info is not None:
         check_lengths(recipe, info)
         if recipe.lora.rank and recipe.lora.targets != "all-linear":
@@ -106,6 +108,20 @@ def check_software(recipe: Recipe) -> None:
         lora.peft_version()
     if recipe.training.optimizer == "adamw8bit":
         optimizer.torchao_version()
+
+
+def check_images(recipe: Recipe, problems: Sequence[Problem], info: ModelInfo | None) -> None:
+    """Raise UserError if problems have images, and the model or the sampler cannot see them."""
+    first = next((problem for problem in problems if problem.all_images), None)
+    if first is None:
+        return
+    if recipe.sampler.engine == "vllm":
+        raise UserError(f"problem {first.id} has images. {NO_SERVER[0].upper()}{NO_SERVER[1:]}")
+    if info is not None and info.chat.pictures is None:
+        raise UserError(
+            f"problem {first.id} has images, which {recipe.model.path} cannot see: {info.chat.blind}; choose a model that "
+            "can, or leave out the column of images"
+        )
 
 
 def check_lengths(recipe: Recipe, info: ModelInfo) -> None:

@@ -130,7 +130,7 @@ def _finish(temporary: Path, final: Path, trainer: Trainer, counters: Counters) 
 
 
 def _write_metadata(folder: Path, trainer: Trainer, counters: Counters) -> None:
-    trainer.model.chat.tokenizer.save_pretrained(folder)
+    trainer.model.chat.save(folder)
     trainer.reference.write(folder)
     (folder / COUNTERS).write_text(json.dumps(counters.__dict__))
     hashes = {f.relative_to(folder).as_posix(): hash_file(f) for f in sorted(folder.rglob("*")) if f.is_file()}

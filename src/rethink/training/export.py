@@ -15,6 +15,7 @@ from rethink.errors import UserError
 from rethink.jsonl import make_folder
 from rethink.lock import Lock
 from rethink.models import bundled, lora
+from rethink.models.chat import Chat
 from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.models.load import load_model
 from rethink.run_folder import RunFolder
@@ -57,9 +58,9 @@ def export(
 
 
 def _write(source: Path, folder: Path, dtype: str) -> None:
-    module, tokenizer = load_merged(str(source))
+    module, chat = load_merged(str(source))
     module.to(DTYPES[dtype]).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    chat.save(folder)
 
 
 def _allow_as_usual(folder: Path) -> None:
@@ -87,10 +88,10 @@ def find_model(source: str, warn: Callable[[str], None]) -> Path:
     return Path(bundled.resolve(source, warn))
 
 
-def load_merged(path: str) -> tuple[Any, Any]:
-    """Return the module, with all weights in float32 and the adapter merged, and the tokenizer."""
+def load_merged(path: str) -> tuple[Any, Chat]:
+    """Return the module, with all weights in float32 and the adapter merged, and the chat."""
     model = load_model(path, template="plain")  # required by load_model, not used here
-    return model.module if model.base is None else merge_adapter(model), model.chat.tokenizer
+    return model.module if model.base is None else merge_adapter(model), model.chat
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from rethink.evaluation.evaluate import evaluate
 from rethink.evaluation.summary import evaluation_metrics
 from rethink.jsonl import Record, append
 from rethink.objectives import Update
-from rethink.run_folder import first_samples, transcript
+from rethink.run_folder import first_samples, store_images, transcript
 from rethink.training.alarms import find_alarms, why_ungraded
 from rethink.training.batch import Batch, Metrics
 from rethink.training.metrics import describe_groups
@@ -61,6 +61,7 @@ class UpdateLog:
         record["alarms"] = find_alarms(update, numbers)
         self._note_rewards(update.groups)
         shown = first_samples(update.groups, run.recipe.n_logged_samples)
+        run.ranks.on_rank0(lambda: store_images(run.folder.images, shown))
         write_records(run, run.folder.samples, [{"batch": run.n_batches, **transcript(sample)} for sample in shown])
         write_records(run, run.folder.metrics, [record])
         run.trackers.log(record)

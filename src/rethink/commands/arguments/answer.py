@@ -58,6 +58,9 @@ def answer(
             metavar="FILE", help="With --file: file for the answers, one JSON line each.", rich_help_panel=FILE
         ),
     ] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Image of the question; repeat it for more.")
+    ] = None,
     resume: Resume = False,
 ) -> None:
     """Answer a question, refine the answer, and report what changed; or answer a file of questions."""
@@ -74,11 +77,11 @@ def answer(
             raise UserError("give one question in quotes, or --file QUESTIONS --out ANSWERS.jsonl")
         if any("=" not in setting for setting in settings):
             raise UserError("put the question in quotes right after the model, and settings (key=value) after it")
-        answer_question(model, words[0], gold, recipe, settings)
+        answer_question(model, words[0], gold, recipe, settings, image or ())
         return
-    if gold or out is None:
+    if gold or image or out is None:
         raise UserError(
-            "--file needs --out ANSWERS.jsonl, and takes gold answers from a column (--answer COLUMN), not from --gold"
+            "--file needs --out ANSWERS.jsonl, and takes gold answers (--answer COLUMN) and images from columns"
         )
     answer_file(model, file, out, QuestionColumns(column, answer, id), resume, recipe, settings)
 

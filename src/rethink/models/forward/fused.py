@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from rethink.models.forward.attention import AttentionFn, sliding_window
+from rethink.models.forward.embedding import Pictures, body, embed
 from rethink.models.forward.gradient_checkpointing import checkpointed
 from rethink.models.forward.head import changes_logits
 from rethink.models.forward.lowrank import LowRank, base_layer, concat_adapters, merged_weight
@@ -48,7 +49,7 @@ class Layer(NamedTuple):
 
 def is_llama_like(module: Any) -> bool:
     """Return whether the module's layers have exactly the parts of Llama, Mistral, Qwen2 or Qwen3."""
-    base = module.base_model
+    base = body(module)
     if not _child_names(base) >= {"embed_tokens", "layers", "norm", "rotary_emb"} or changes_logits(module):
         return False
     rope = getattr(base.config, "rope_parameters", None) or {}
@@ -79,7 +80,8 @@ def _child_names(part: Any) -> set[str]:
 class FusedWeights:
     """The current weights, rearranged (see `Weights`). Matrices have the given dtype; everything between them is float32.
 
-    With `copy`, they share no memory with the parameters. With `gradient_checkpointing`, activations are recomputed."""
+    With `copy`, they share no memory with the parameters. With `gradient_checkpointing`, activations are recomputed.
+    `pictures` has the vectors of pictures, for a model that can see."""
 
     def __init__(
         self,
@@ -88,9 +90,11 @@ class FusedWeights:
         trainable: bool = False,
         copy: bool = False,
         gradient_checkpointing: bool = False,
+        pictures: Pictures | None = None,
     ) -> None:
         self.gradient_checkpointing = gradient_checkpointing
-        base = module.base_model
+        self.pictures = pictures
+        base = body(module)
         self.rotary = base.rotary_emb
         self.padding = base.embed_tokens.padding_idx  # if the model has one, its row is not trained
         self.eps = float(base.norm.variance_epsilon)
@@ -116,12 +120,15 @@ class FusedWeights:
 
     def hidden(self, ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
         """Return final hidden states [T, H]; see `Weights`."""
-        x_T_H = embedding(ids_T, self.embedding, self.padding).float()
+        x_T_H = embed(ids_T, self._look_up, self.pictures).float()
         rope_T_1_D = self._rope(x_T_H, positions_T)
         for i, layer in enumerate(self.layers):
             work = partial(self._run_layer, i, layer, rope_T_1_D=rope_T_1_D, attend=attend)
             x_T_H = checkpointed(work, x_T_H) if self.gradient_checkpointing else work(x_T_H)
         return normalize(x_T_H, self.eps) * self.norm
+
+    def _look_up(self, ids_T: Tensor) -> Tensor:
+        return embedding(ids_T, self.embedding, self.padding)
 
     def _run_layer(self, i: int, layer: Layer, x_T_H: Tensor, rope_T_1_D: Tensor, attend: AttentionFn) -> Tensor:
         y = self._attention(i, layer, x_T_H, rope_T_1_D, attend)

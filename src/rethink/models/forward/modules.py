@@ -13,6 +13,7 @@ from transformers import AttentionInterface
 
 from rethink.errors import UserError
 from rethink.models.forward.attention import CHUNKED, AttentionFn, Variant, sliding_window
+from rethink.models.forward.embedding import Pictures, body, embed
 from rethink.models.forward.head import logit_scale, logit_softcap
 from rethink.models.forward.weights import Head
 
@@ -68,12 +69,6 @@ def _retuned(module: Any, query: Tensor, positions_T: Any) -> Tensor:
     return (query * ratio_T[:, None]).to(query.dtype)
 
 
-def body(module: Any) -> Any:
-    """Return the module without its output layer."""
-    base = module.base_model
-    return base if base is not module else module.model  # the prefix of Llama 4 is that of a part it does not have
-
-
 def own_attention(module: Any) -> str:
     """Return the name of the fastest attention of `transformers` that the module supports."""
     decoder = module.get_decoder() if hasattr(module, "get_decoder") else module
@@ -87,9 +82,18 @@ class ModuleWeights:
     """The module's parameters; see `Weights`. For another dtype, autocast if `trainable`, else a copy in that dtype.
 
     With `copy`, the weights are always a copy. The module's attention is replaced: from then on only `hidden` can call it.
+    `pictures` has the vectors of pictures, for a model that can see.
     """
 
-    def __init__(self, module: Any, dtype: torch.dtype, trainable: bool = False, copy: bool = False) -> None:
+    def __init__(
+        self,
+        module: Any,
+        dtype: torch.dtype,
+        trainable: bool = False,
+        copy: bool = False,
+        pictures: Pictures | None = None,
+    ) -> None:
+        self.pictures = pictures
         self._choose_attention(module)
         output = module.get_output_embeddings()  # not the copy's: a head in bfloat16 costs accuracy
         own, bias = output.weight.dtype, getattr(output, "bias", None)
@@ -112,9 +116,14 @@ class ModuleWeights:
 
     def hidden(self, ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
         """Return final hidden states [T, H]; see `Weights`."""
+        inner = body(self.module)
+        if self.pictures is None:
+            given = {"input_ids": ids_T[None]}
+        else:
+            given = {"inputs_embeds": embed(ids_T, inner.get_input_embeddings(), self.pictures)[None]}
         with self._autocast():
-            out = body(self.module)(
-                input_ids=ids_T[None],
+            out = inner(
+                **given,
                 position_ids=positions_T[None],
                 attention_mask=None,
                 use_cache=False,
@@ -128,7 +137,7 @@ class ModuleWeights:
         for kind in getattr(module.config.get_text_config(), "layer_types", None) or ():
             if kind not in KNOWN_LAYERS:
                 raise UserError(f"models with {kind} layers are not supported")
-        module.config._attn_implementation = ATTENTION
+        module.config.get_text_config()._attn_implementation = ATTENTION
 
     def _scaled(self, hidden: Tensor) -> Tensor:
         """Return the hidden states times the scale of the logits: the head is linear.

@@ -19,7 +19,8 @@ from transformers import DynamicCache
 
 from rethink.errors import UserError
 from rethink.models.forward.attention import MIN_LENGTH_RATIO, AttentionFn, PackedAttention, PackedRow
-from rethink.models.forward.modules import ModuleWeights, body, own_attention
+from rethink.models.forward.embedding import body
+from rethink.models.forward.modules import ModuleWeights, own_attention
 
 CACHES = "past_key_values", "cache_params", "state"
 """The names that models have for their caches."""
@@ -52,7 +53,7 @@ class PlainWeights(ModuleWeights):
     """The module's parameters; see `Weights`. `step` reads rows token by token, with the module's own cache."""
 
     def _choose_attention(self, module: Any) -> None:
-        module.config._attn_implementation = own_attention(module)
+        module.config.get_text_config()._attn_implementation = own_attention(module)
 
     def hidden(self, ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
         """Return final hidden states [T, H] of a flat sequence; `attend` says which tokens form its rows."""

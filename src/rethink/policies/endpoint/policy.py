@@ -21,6 +21,7 @@ from rethink.policies.endpoint.connection import open_client
 from rethink.policies.endpoint.explain import explain, served_models
 from rethink.policies.endpoint.failures import Failures
 from rethink.policies.endpoint.faults import Fault, cannot_continue, named_parameter
+from rethink.policies.endpoint.messages import wire_message
 from rethink.policies.endpoint.oddities import oddities
 from rethink.policies.endpoint.protocol import (
     CONTINUE_TURN,
@@ -29,7 +30,7 @@ from rethink.policies.endpoint.protocol import (
     parse_url,
     sampling_parameters,
 )
-from rethink.policies.endpoint.replies import ServerReply, read_completion, replace_surrogates
+from rethink.policies.endpoint.replies import ServerReply, read_completion
 from rethink.policies.endpoint.scoring import completion_log_probs, score_parameters
 from rethink.policies.endpoint.sender import Sender
 from rethink.policies.endpoint.stream import read_stream
@@ -210,7 +211,7 @@ class EndpointPolicy(Policy):
     ) -> Sample | None:
         """Return the sample, or None for a skipped over-long prompt. With `emit`, stream the text to it."""
         n_replies = self._failures.n_replies
-        messages = [{"role": m.role, "content": replace_surrogates(m.content)} for m in prompt.messages]
+        messages = list(map(wire_message, prompt.messages))
         make_parameters = partial(sampling_parameters, prompt, index, sampling, emit is not None, stop=self.stop)
         sent, answer = await self._sender.request(make_parameters, partial(self._complete, client, messages, emit))
         if isinstance(answer, Fault) and answer.is_reply_cut:

@@ -8,7 +8,9 @@ from typing import Any
 import openai
 
 from rethink.errors import UserError
+from rethink.pictures import refuse_pictures
 from rethink.policies.endpoint.faults import Fault, parse_error
+from rethink.policies.endpoint.messages import wire_message
 from rethink.policies.endpoint.protocol import CONTINUE_TURN
 from rethink.policies.prompt_log_probs import REFUSED, read_prompt_log_probs, refuse_other_tokenizer
 from rethink.types import Prompt, Sample
@@ -34,6 +36,7 @@ async def completion_log_probs(
     if not sample.ids:
         return ()
     prompt_ids = sample.prompt_ids if prompt is None else await _prompt_ids(client, model, headers, prompt)
+    refuse_pictures(prompt_ids)
     ids = [*prompt_ids, *sample.ids]
     completion: Any = await client.completions.create(
         model=model, prompt=ids, max_tokens=1, extra_headers=headers, extra_body=sent
@@ -74,7 +77,7 @@ def _read_echo(echoed: Any, ids: list[int], sample: Sample) -> tuple[float, ...]
 async def _prompt_ids(client: openai.AsyncOpenAI, model: str, headers: Mapping[str, Any], prompt: Prompt) -> list[int]:
     """Return the ids of a prompt with the server's chat template, from vLLM's /tokenize."""
     url = str(client.base_url).rstrip("/").removesuffix("/v1") + "/tokenize"
-    messages = [{"role": m.role, "content": m.content} for m in prompt.messages]
+    messages = list(map(wire_message, prompt.messages))
     continued = CONTINUE_TURN if prompt.messages[-1].role == "assistant" else {}
     body = {"model": model, "messages": messages, **continued}
     try:

@@ -39,6 +39,11 @@ def build(
             f"{meta_model.path} cannot be trained in several processes: it runs with its own attention and cache "
             "(docs/models.md); train it in one process, without torchrun"
         )
+    if meta_model.pictures is not None:
+        raise UserError(
+            f"{meta_model.path} cannot be trained in several processes yet: it has a vision tower; train it in one "
+            "process, without torchrun"
+        )
     model = replace(meta_model, module=copy.deepcopy(meta_model.module), base=None)
     scorer = Scorer(model.module, pick_dtype(settings.autocast, meta_model, device), settings)
     with raise_as_lost_rank(ranks.rank):

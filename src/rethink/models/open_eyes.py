@@ -1,0 +1,109 @@
+"""Let a loaded model see: freeze its tower, and compare our logits of a prompt with a picture with the model's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rethink.errors import UserError
+from rethink.models.forward.attention import PackedAttention, PackedRow, Span
+from rethink.models.forward.embedding import body
+from rethink.models.forward.modules import own_attention
+from rethink.models.forward.weights import logits
+from rethink.models.language_model import LanguageModel
+from rethink.models.vision.picture_text import PictureText
+from rethink.models.vision.picture_vectors import PictureVectors
+from rethink.pictures import FIRST_ID, Picture, read_picture
+from rethink.types import Message
+
+TOLERANCE, ROUNDED = 1e-3, 0.02
+"""How far our logits may be from the model's, as a share of the largest: in float32, and in bfloat16."""
+
+TYPES = ("mm_token_type_ids", "token_type_ids")
+"""The names that models have for an argument that marks the tokens of images."""
+
+
+def freeze_tower(module: Any) -> None:
+    """Freeze everything but the language model and its output layer."""
+    trained = {*body(module).parameters(), *module.get_output_embeddings().parameters()}
+    for p in module.parameters():
+        if p not in trained:
+            p.requires_grad_(False)
+
+
+def open_eyes(model: LanguageModel, text: PictureText) -> LanguageModel:
+    """Return the model with the vectors of pictures if our forward pass is right with them; else without, and its chat says
+    why it cannot see."""
+    seeing = replace(model, pictures=PictureVectors(model.module, text))
+    reason = _fault(seeing)
+    if not reason:
+        return seeing
+    return replace(model, chat=replace(model.chat, pictures=None, blind=reason))
+
+
+def _fault(model: LanguageModel) -> str:
+    """Return why pictures cannot be used; "" if they can."""
+    kind = type(model.module).__name__
+    if model.plain:
+        return f"images are not supported for models that run with their own attention and cache ({kind})"
+    if (getattr(model.config, "rope_parameters", None) or {}).get("mrope_section"):
+        return f"multimodal rotary positions ({kind}) are not supported yet"
+    try:
+        ours_T_V, theirs_T_V = _logits(model, _example())
+    except UserError as err:
+        return str(err)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as err:  # towers and processors fail in all kinds of ways
+        return f"its pass over an image fails in transformers ({kind}): {err}"
+    largest = float(theirs_T_V.abs().max())
+    tolerance = TOLERANCE if model.dtype == torch.float32 else ROUNDED
+    if float((ours_T_V - theirs_T_V).abs().max()) <= tolerance * largest:
+        return ""
+    return f"our forward pass does not give its logits after an image ({kind})"
+
+
+@torch.no_grad()
+def _logits(model: LanguageModel, picture: Picture) -> tuple[Tensor, Tensor]:
+    """Return our logits and the model's own [T, V] of a prompt with a picture."""
+    assert model.pictures is not None
+    ids = model.chat.encode((Message("user", "What is in this image?", (picture,)),))
+    ids_T = torch.tensor(ids, device=model.device)
+    sees_T = ids_T >= FIRST_ID
+    n = len(ids)
+    attend = PackedAttention([[PackedRow((Span(0, n),), n)]], model.device)
+    weights = model.weights()
+    ours_T_V = logits(weights.hidden(ids_T, torch.arange(n, device=model.device), attend), weights.head)
+    text, module = model.pictures.text, model.module
+    given: dict[str, Any] = {}
+    for name, value in text.inputs(picture).items():
+        given[name] = value.to(model.device) if isinstance(value, Tensor) else value
+        if isinstance(value, Tensor) and value.is_floating_point():
+            given[name] = value.to(model.device, model.dtype)
+    for name in TYPES:
+        if name in signature(module.forward).parameters:
+            given[name] = sees_T.long()[None]
+    config = module.config.get_text_config()
+    before = config._attn_implementation
+    config._attn_implementation = own_attention(module)
+    try:
+        ids_1_T = ids_T.masked_fill(sees_T, text.token_id)[None]
+        out = module(input_ids=ids_1_T, attention_mask=torch.ones_like(ids_1_T), use_cache=False, **given)
+    finally:
+        config._attn_implementation = before
+    return ours_T_V, out.logits[0].float()
+
+
+def _example() -> Picture:
+    """Return a picture with something in every corner, not square."""
+    from PIL import Image
+
+    image = Image.new("RGB", (60, 40))
+    for x in range(60):
+        for y in range(40):
+            image.putpixel((x, y), (4 * x, 6 * y, (x * y) % 256))
+    return read_picture(image, "the example image")

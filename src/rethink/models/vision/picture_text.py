@@ -1,0 +1,127 @@
+"""What stands for a picture in a prompt: the text that the model's processor writes, and the ids of its vectors."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+from transformers import AutoProcessor
+
+from rethink.errors import UserError
+from rethink.models.forward.embedding import can_see
+from rethink.models.model_folder import reason
+from rethink.models.special_text import OPEN
+from rethink.pictures import MAX_VECTORS, Picture, ids_of
+
+FILES = ("processor_config.json", "preprocessor_config.json")
+"""The files of a processor, of which a model that can see has one."""
+
+OF_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+KEPT = 4
+"""Pictures whose pixels are kept, because prompt and vectors are usually wanted one soon after the other."""
+
+
+class PictureText:
+    """The pictures' side of a chat: `processor` is the model's. One picture is processed at a time, so that its pixels and
+    vectors do not depend on others."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.token: str = processor.image_token
+        self.token_id = int(self.tokenizer.convert_tokens_to_ids(self.token))
+        self._place = re.compile(f"(?<!{OPEN}){re.escape(self.token)}")
+        self._texts: dict[str, str] = {}  # by digest
+        self._same: dict[str, str] = {}  # equal texts, once
+        self._recent: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._lock = RLock()
+
+    def n_places(self, text: str) -> int:
+        """Return the number of places for pictures in a rendered prompt."""
+        return len(self._place.findall(text))
+
+    def expand(self, text: str, pictures: Sequence[Picture]) -> str:
+        """Return a rendered prompt with the whole text of each picture at its place."""
+        if self.n_places(text) != len(pictures):
+            raise UserError(
+                f"the chat template leaves {self.n_places(text)} places {self.token} for {len(pictures)} images; choose "
+                "another template with model.template"
+            )
+        texts = iter(map(self.text_of, pictures))
+        return self._place.sub(lambda _: next(texts), text)
+
+    def with_ids(self, ids: Sequence[int], pictures: Sequence[Picture]) -> list[int]:
+        """Return the ids of an expanded prompt with the ids of the pictures' vectors in place of the image token."""
+        own = [i for picture in pictures for i in ids_of(picture, self.n_vectors(picture))]
+        if list(ids).count(self.token_id) != len(own):
+            raise UserError(f"the tokenizer changes the {self.token} tokens of an image; use the model's own tokenizer")
+        rest = iter(own)
+        return [next(rest) if i == self.token_id else i for i in ids]
+
+    def n_vectors(self, picture: Picture) -> int:
+        """Return the number of vectors of a picture."""
+        return self.text_of(picture).count(self.token)
+
+    def text_of(self, picture: Picture) -> str:
+        """Return the text of a picture: the image token once per vector, and what the processor puts around them."""
+        with self._lock:
+            if picture.digest not in self._texts:
+                ids = self._process(picture)["input_ids"][0]
+                text = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+                if not 0 < text.count(self.token) <= MAX_VECTORS:
+                    n = text.count(self.token)
+                    raise UserError(
+                        f"the image {picture.name} has {n} vectors, not 1 to {MAX_VECTORS}; make it smaller"
+                    )
+                self._texts[picture.digest] = self._same.setdefault(text, text)
+            return self._texts[picture.digest]
+
+    def inputs(self, picture: Picture) -> dict[str, Any]:
+        """Return what the tower reads: the pixels, and what belongs to them."""
+        with self._lock:
+            return {name: value for name, value in self._process(picture).items() if name not in OF_TEXT}
+
+    def _process(self, picture: Picture) -> dict[str, Any]:
+        if picture.digest not in self._recent:
+            with picture.open() as image:
+                try:
+                    found = self.processor(
+                        images=[image], text=[self.token], add_special_tokens=False, return_tensors="pt"
+                    )
+                except Exception as err:  # processors raise many types, for images that are too long or too flat
+                    raise UserError(f"the model's processor cannot read the image {picture.name}: {err}") from err
+            self._recent[picture.digest] = dict(found)
+            while len(self._recent) > KEPT:
+                self._recent.popitem(last=False)
+        return self._recent[picture.digest]
+
+
+def has_processor(folder: str) -> bool:
+    """Return whether a model's folder has the files of an image processor."""
+    return any((Path(folder) / name).is_file() for name in FILES)
+
+
+def open_picture_text(folder: str, config: Any) -> PictureText | None:
+    """Return the pictures' side of a model's chat; None for a model that cannot see, or has no processor.
+
+    Raise UserError for a processor that cannot be opened."""
+    is_here = Path(folder).is_dir()
+    if not can_see(config) or (is_here and not has_processor(folder)):
+        return None
+    try:
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+    except OSError:
+        if is_here:
+            raise
+        return None  # a model on the hub without a processor
+    except ImportError as err:
+        raise UserError(f"the image processor of {folder} needs a package: {reason(err)}") from err
+    except Exception as err:  # the library raises errors of all kinds for files that it cannot read
+        raise UserError(f"cannot open the image processor of {folder}: {reason(err)}") from err
+    if getattr(processor, "image_token", None) is None or getattr(processor, "image_processor", None) is None:
+        return None
+    return PictureText(processor)

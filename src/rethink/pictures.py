@@ -1,0 +1,262 @@
+"""Pictures in questions: where they come from, what identifies them, and the ids that stand for them in a prompt.
+
+To the language model, a picture is a run of vectors in the prompt. Each vector has an id, far above those of the
+vocabulary: a hash of the picture's content, and the vector's place in the run. So prompts with the same words and different
+pictures have different ids, and what compares, caches, packs or stores prompts by their ids needs to know nothing more::
+
+    prompt_ids  [<user> P0 P1 P2 P3 What time is it ? <reply>]      P0 = FIRST_ID + (hash of the content) * 2^14 + 0
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+from rethink.errors import UserError, install_extra
+
+MARK = "<image>"
+"""Stands for a picture in a text, as in LLaVA's data; pictures without marks come before the text."""
+
+NO_SERVER = (
+    "images are not supported by servers that take token ids (vLLM) yet; sample on this machine, with "
+    "sampler.engine=local"
+)
+
+FIRST_ID = 1 << 62
+PLACE_BITS, KEY_BITS = 14, 48
+MAX_VECTORS = 1 << PLACE_BITS
+
+_NUMBERED = re.compile(r"<image[ _]?(\d+)>")
+_DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,(.*)", re.DOTALL)
+_ENDINGS = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif"}
+_known: WeakValueDictionary[int, Picture] = WeakValueDictionary()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture by its content. `digest` is the SHA-256 of its file; `source` holds the file's bytes, or where it is.
+
+    >>> from rethink.problems.shapes import draw_example
+    >>> picture = read_picture(draw_example(), "here")
+    >>> picture.name.endswith(".png"), picture.size
+    (True, (96, 96))
+    """
+
+    digest: str
+    kind: str = field(compare=False)
+    size: tuple[int, int] = field(compare=False)
+    source: bytes | Path = field(repr=False, compare=False)
+
+    @property
+    def key(self) -> int:
+        """The part of the content's hash that is in the ids."""
+        return key_of(self.digest)
+
+    @property
+    def name(self) -> str:
+        """The name of its file in a run folder."""
+        return f"{self.digest[:24]}.{_ENDINGS[self.kind]}"
+
+    def read(self) -> bytes:
+        """Return the file's bytes. Raise UserError if the file is gone or has changed."""
+        if isinstance(self.source, bytes):
+            return self.source
+        try:
+            data = self.source.read_bytes()
+        except OSError as err:
+            raise UserError(f"cannot read the image {self.source} again: {err.strerror}") from err
+        if hashlib.sha256(data).hexdigest() != self.digest:
+            raise UserError(f"the image {self.source} has changed since it was read; restore it, or begin again")
+        return data
+
+    def open(self) -> Any:
+        """Return the picture as Pillow's image, in RGB and upright. What is transparent becomes white."""
+        pillow, ops = _pillow()
+        try:
+            image = ops.exif_transpose(pillow.open(io.BytesIO(self.read())))
+            if "A" in image.getbands() or "transparency" in image.info:
+                image = image.convert("RGBA")
+                below = pillow.new("RGBA", image.size, "white")
+                image = pillow.alpha_composite(below, image)
+            return image.convert("RGB")
+        except (OSError, SyntaxError, ValueError) as err:
+            raise UserError(f"the image {self._where()} is damaged or cut short: {err}") from err
+
+    def data_url(self) -> str:
+        """Return the picture as a data URL, as chat servers take it."""
+        return f"data:image/{self.kind.lower()};base64,{base64.b64encode(self.read()).decode()}"
+
+    def _where(self) -> str:
+        return self.name if isinstance(self.source, bytes) else str(self.source)
+
+
+def read_picture(value: Any, where: str, folder: Path | None = None) -> Picture:
+    """Return the picture in a value: a path (relative to `folder`), bytes, Pillow's image, a data URL, an `image_url` part,
+    or a cell of the hub's image columns ({"bytes", "path"}).
+
+    `where` names the value in messages. Raise UserError for a file that is missing, damaged, or no picture."""
+    value = _unwrapped(value)
+    if isinstance(value, Path) or (isinstance(value, str) and not value.startswith("data:")):
+        return _read_file(str(value), where, folder)
+    if isinstance(value, str):
+        found = _DATA_URL.match(value)
+        try:
+            data = base64.b64decode(found[1], validate=True) if found else b""
+        except binascii.Error:
+            data = b""
+        if not data:
+            raise UserError(f"{where} is a data URL, but not data:image/...;base64,... with valid base64")
+        return _checked(data, data, where)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _checked(bytes(value), bytes(value), where)
+    if hasattr(value, "save") and hasattr(value, "getbands"):  # Pillow's image
+        stream = io.BytesIO()
+        value.save(stream, "PNG")
+        return _checked(stream.getvalue(), stream.getvalue(), where)
+    raise UserError(f"{where} is no image, but {type(value).__name__}; give a path, bytes, or a data URL")
+
+
+def read_pictures(value: Any, where: str, folder: Path | None = None) -> tuple[Picture, ...]:
+    """Return the pictures in a cell: one, a list of them, or none."""
+    is_nothing = value is None or value is False or (isinstance(value, float) and value != value)
+    if is_nothing or (isinstance(value, str | list | dict) and not value):
+        return ()
+    if not isinstance(value, list | tuple):
+        return (read_picture(value, where, folder),)
+    found: list[Picture] = []
+    for n, item in enumerate(value):
+        found.append(read_picture(item, f"{where}, image {n + 1}", folder))
+    return tuple(found)
+
+
+def mark_places(text: str, n_pictures: int, where: str) -> str:
+    """Return a text with a mark for each picture, or without marks if all pictures come before the text.
+
+    Marks with numbers ("<image 2>") must be in order. Raise UserError if a text has marks, but not one per picture."""
+    numbers = [int(n) for n in _NUMBERED.findall(text)]
+    if numbers and numbers != list(range(1, n_pictures + 1)):  # used like words: "is <image 1> or <image 2> larger?"
+        text = _NUMBERED.sub(r"image \1", text)
+    text = _NUMBERED.sub(MARK, text)
+    n_marks = text.count(MARK)
+    if n_marks and n_marks != n_pictures:
+        raise UserError(f"{where} has {n_marks} times {MARK}, but the row has {n_pictures} images")
+    stripped = text.lstrip()
+    while stripped.startswith(MARK):
+        stripped = stripped[len(MARK) :].lstrip()
+    return stripped if MARK not in stripped else text
+
+
+def one_mark_each(text: str, n_pictures: int) -> str:
+    """Return a text that may show a question several times with one mark per picture: those after them become words."""
+    parts = text.split(MARK)
+    if n_pictures < 1 or len(parts) <= n_pictures + 1:
+        return text
+    return MARK.join(parts[: n_pictures + 1]) + "".join(f"(the image above){part}" for part in parts[n_pictures + 1 :])
+
+
+def known_picture(picture: Picture) -> Picture:
+    """Return the picture, or the equal one that is known already. As long as it is in use, `find` knows it by its key."""
+    other = _known.setdefault(picture.key, picture)
+    if other.digest != picture.digest:
+        raise UserError(f"two images have the same short hash ({picture.digest}, {other.digest}); leave one out")
+    return other
+
+
+def ids_of(picture: Picture, n: int) -> list[int]:
+    """Return the ids of a picture's n vectors."""
+    first = FIRST_ID + (picture.key << PLACE_BITS)
+    return list(range(first, first + n))
+
+
+def find(digest: str) -> Picture:
+    """Return a picture that is in memory, by its digest or the start of it. Raise UserError if there is none."""
+    picture = _known.get(key_of(digest))
+    if picture is None:
+        raise UserError(f"the image {digest[:24]} of a sample is in none of the problems: were they changed?")
+    return picture
+
+
+def key_of(digest: str) -> int:
+    """Return the part of a digest that is in the ids."""
+    return int(digest[: KEY_BITS // 4], 16)
+
+
+def refuse_pictures(ids: Sequence[int]) -> None:
+    """Raise UserError if ids of pictures would be sent to a server, which only knows tokens."""
+    if max(ids, default=0) >= FIRST_ID:
+        raise UserError(NO_SERVER)
+
+
+def without_pictures(ids: Sequence[int]) -> list[int]:
+    """Return the ids that are tokens."""
+    return [i for i in ids if i < FIRST_ID]
+
+
+def store(folder: Path, pictures: Iterable[Picture]) -> None:
+    """Write the pictures' files to a folder, each once, under their names. Raise UserError if that fails."""
+    for picture in pictures:
+        file = folder / picture.name
+        if file.is_file():
+            continue
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_name(f".writing-{picture.name}")
+            temporary.write_bytes(picture.read())
+            temporary.replace(file)
+        except OSError as err:
+            raise UserError(f"cannot write {file}: {err.strerror}") from err
+
+
+def _unwrapped(value: Any) -> Any:
+    """Return the bytes, path or URL in a cell or part that is a mapping; other values as they are."""
+    if not isinstance(value, Mapping):
+        return value
+    for name in ("bytes", "path", "image_url", "image", "url", "base64"):
+        inner = value.get(name)
+        if inner:
+            return f"data:image/any;base64,{inner}" if name == "base64" else _unwrapped(inner)
+    return value
+
+
+def _read_file(name: str, where: str, folder: Path | None) -> Picture:
+    if name.startswith(("http://", "https://")):
+        raise UserError(f"{where} is a web address ({name[:80]}); download the image and give its path")
+    file = Path(name.removeprefix("file://"))
+    file = file if folder is None or file.is_absolute() else folder / file
+    try:
+        data = file.read_bytes()
+    except OSError as err:
+        reason = "there is no file" if isinstance(err, FileNotFoundError) else f"cannot read ({err.strerror})"
+        raise UserError(f"{where}: {reason} {file}") from err
+    return _checked(data, file, where)
+
+
+def _checked(data: bytes, source: bytes | Path, where: str) -> Picture:
+    """Return the picture. Raise UserError if its bytes are no picture that can be opened."""
+    pillow, _ = _pillow()
+    name = "" if isinstance(source, bytes) else f" {source}"
+    try:
+        with pillow.open(io.BytesIO(data)) as image:
+            kind, size = str(image.format), image.size
+            image.verify()
+    except Exception as err:  # Pillow raises many types
+        raise UserError(f"{where}: the image{name} is damaged or no image ({len(data)} bytes)") from err
+    if kind not in _ENDINGS:
+        raise UserError(f"{where}: the image{name} is in the format {kind}; save it as PNG or JPEG")
+    return known_picture(Picture(hashlib.sha256(data).hexdigest(), kind, size, source))
+
+
+def _pillow() -> tuple[Any, Any]:
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as err:
+        raise UserError(f"images need Pillow: {install_extra('vision')}") from err
+    return Image, ImageOps

@@ -1,0 +1,70 @@
+"""Images of a row: those of its image columns, those in the parts of its messages, and where each belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from rethink.errors import UserError
+from rethink.pictures import MARK, Picture, mark_places, read_picture, read_pictures
+from rethink.problems.rows import Row
+from rethink.types import Message
+
+USUAL = ("images", "image", "decoded_image")
+"""The columns that hold images if the source names none; MMMU has image_1 to image_7 instead."""
+
+PARTS = ("image", "image_url", "input_image")
+"""The types of a message's parts that are images."""
+
+MOST_NUMBERED = 20
+
+
+def read_images(row: Row, names: str) -> tuple[Picture, ...]:
+    """Return the images in the row's columns. `names` are separated by commas; "" stands for the usual columns.
+
+    Raise UserError for a column that does not exist, and for an image that is missing or damaged."""
+    columns = [name.strip() for name in names.split(",")] if names else _usual(row)
+    found: list[Picture] = []
+    for name in columns:
+        if row.has(name) or names:
+            where = f"{row.location}: the column {name!r}"
+            found += read_pictures(row.value(name), where, row.folder)
+    return tuple(found)
+
+
+def _usual(row: Row) -> list[str]:
+    for name in USUAL:
+        if row.has(name) and row.value(name):
+            return [name]
+    return [f"image_{n}" for n in range(1, MOST_NUMBERED) if row.has(f"image_{n}")]
+
+
+def part_image(part: Any, where: str, row: Row) -> Picture | None:
+    """Return the image in a part of a message; None for other parts."""
+    if not isinstance(part, dict) or part.get("type") not in PARTS:
+        return None
+    return read_picture({name: value for name, value in part.items() if name != "type"}, where, row.folder)
+
+
+def place_images(messages: Sequence[Message], images: Sequence[Picture], where: str) -> list[Message]:
+    """Return a conversation that ends with the question, with the images of its row in it.
+
+    Marks in the texts take them in order; the question takes those that are left, and may have no marks then. Messages
+    with images in their parts keep these. Raise UserError if marks and images do not match."""
+    left = list(images)
+    found: list[Message] = []
+    for n, message in enumerate(messages):
+        is_last = n == len(messages) - 1
+        n_own = len(left) if is_last else message.content.count(MARK)
+        if message.images:
+            if is_last and left:
+                raise UserError(f"{where} has images in its messages and in another column; leave one of them out")
+            own = message.images
+        elif n_own > len(left):
+            raise UserError(f"{where} has more marks {MARK} than the row has images ({len(images)})")
+        else:
+            own, left = tuple(left[:n_own]), left[n_own:]
+        text = mark_places(message.content, len(own), where) if own else message.content
+        found.append(replace(message, content=text, images=own))
+    return found

@@ -1,0 +1,197 @@
+"""Every family that can see: our log-probs, gradients and replies after pictures against those of transformers."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import torch
+from torch import Tensor
+
+from rethink.errors import UserError
+from rethink.models import lora
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
+from rethink.pictures import FIRST_ID, Picture, without_pictures
+from rethink.policies.local import LocalPolicy
+from rethink.settings import Lora
+from rethink.training.losses.forward import trained_log_probs
+from rethink.training.micro_batch import TrainingSample, lay_out
+from rethink.types import Message, Problem, Prompt, Sample, Sampling, Verdict
+from support.images import picture
+from support.samples import make_sample, sdpa_attention
+from support.vision_models import VISION, save_vision_model
+
+RED, BLUE, WIDE = picture(), picture("blue", (40, 50)), picture("green", (90, 30))
+ASKED: list[tuple[Message, ...]] = [
+    (Message("user", "What color is it?", (RED,)),),
+    (Message("user", "What color is it?", (BLUE,)),),
+    (Message("user", "Is <image> like <image>?", (RED, WIDE)), Message("assistant", "no"), Message("user", "Sure?")),
+    (Message("user", "1+1?"),),
+]
+N_NEW = 9
+
+
+@cache
+def family(name: str) -> LanguageModel:
+    with TemporaryDirectory() as folder:
+        return load_model(str(save_vision_model(Path(folder), name)))
+
+
+def pictures_of(messages: tuple[Message, ...]) -> list[Picture]:
+    return [shown for message in messages for shown in message.images]
+
+
+def own_inputs(model: LanguageModel, messages: tuple[Message, ...]) -> dict[str, Tensor]:
+    """Return what the model's own processor makes of a conversation."""
+    processor = model.chat.pictures.processor  # type: ignore[union-attr]
+    images = [shown.open() for shown in pictures_of(messages)]
+    text = model.chat.render(messages)
+    return dict(processor(images=images or None, text=[text], return_tensors="pt", add_special_tokens=False))
+
+
+def samples(model: LanguageModel) -> list[Sample]:
+    """Return two replies of different lengths to each conversation."""
+    found = []
+    for i, messages in enumerate(ASKED):
+        for n in (4, 7):
+            ids = [(11 * k + i + n) % 80 + 60 for k in range(n)]
+            prompt_ids = model.chat.encode(messages)
+            found.append(make_sample(ids, group=str(i), prompt_ids=prompt_ids, temperature=0.7))
+    return found
+
+
+def own_log_probs(model: LanguageModel, sample: Sample, messages: tuple[Message, ...]) -> Tensor:
+    """Return the log-probs [T] from one pass of the whole module, tower included, over one conversation."""
+    inputs = own_inputs(model, messages)
+    ids_1_T = torch.cat([inputs.pop("input_ids"), torch.tensor([sample.ids])], 1)
+    inputs["attention_mask"] = torch.ones_like(ids_1_T)
+    with sdpa_attention(model.module):
+        found = model.module(input_ids=ids_1_T, use_cache=False, **inputs).logits
+    log_probs_T_V = (found[0, -len(sample.ids) - 1 : -1].float() / 0.7).log_softmax(-1)
+    return log_probs_T_V.gather(-1, torch.tensor(sample.ids)[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_prompts_are_those_of_the_processor(name: str) -> None:
+    """Guards against places that the processor fills with other tokens, and pictures in another order."""
+    model = family(name)
+    assert model.pictures is not None
+    for messages in ASKED:
+        ids = model.chat.encode(messages)
+        theirs = own_inputs(model, messages)["input_ids"][0].tolist()
+        token = model.pictures.text.token_id
+        assert [i if i < FIRST_ID else token for i in ids] == theirs
+        n_vectors = sum(map(model.pictures.text.n_vectors, pictures_of(messages)))
+        assert len(ids) - len(without_pictures(ids)) == n_vectors
+    first, second = (model.chat.encode(messages) for messages in ASKED[:2])
+    assert first != second
+    assert without_pictures(first) == without_pictures(second)
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_log_probs_and_gradients_of_a_packed_pass(name: str) -> None:
+    """Guards against vectors at the wrong places of a packed sequence, prompts that are shared although their pictures
+    differ, and gradients of the embedding that picture places disturb."""
+    model, parts = family(name), samples(family(name))
+    weights = model.weights(trainable=True)
+    micro = lay_out([TrainingSample(sample) for sample in parts])
+    ours = micro.by_sample(trained_log_probs(weights, 16, micro))
+    factors = [torch.linspace(-1, 2, len(sample.ids)) for sample in parts]
+    loss = sum(((own * f).sum() for own, f in zip(ours, factors, strict=True)), torch.zeros(()))
+    model.module.zero_grad()
+    weights.backward_to_parameters(torch.autograd.grad(loss, weights.leaves, allow_unused=True))
+    found = {key: p.grad for key, p in model.module.named_parameters() if p.grad is not None}
+    model.module.zero_grad()
+    for n, (sample, own, f) in enumerate(zip(parts, ours, factors, strict=True)):
+        theirs = own_log_probs(model, sample, ASKED[n // 2])
+        torch.testing.assert_close(own, theirs, rtol=0, atol=2e-4)
+        (theirs * f).sum().backward()
+    largest = max(float(g.abs().max()) for g in found.values())
+    for key, p in model.module.named_parameters():
+        assert p.requires_grad == ("vision" not in key and "connector" not in key and "projector" not in key), key
+        if p.grad is not None and float(p.grad.abs().max()) > 1e-4 * largest:
+            gap = float((found[key] - p.grad).abs().max())
+            assert gap <= 1e-3 * float(p.grad.abs().max()) + 1e-5 * largest, f"{key} is off by {gap}"
+    model.module.zero_grad()
+
+
+def prompts() -> list[Prompt]:
+    found = []
+    for i, messages in enumerate(ASKED):
+        problem = Problem(
+            f"p{i}", messages[-1].content, "x", lambda reply, gold: Verdict(False), images=messages[-1].images
+        )
+        found.append(Prompt(problem, "solve", messages, seed=i))
+    return found
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", VISION)
+@pytest.mark.parametrize("cached", [False, True])
+def test_greedy_replies_and_their_scores(name: str, cached: bool) -> None:
+    """Guards against a cache that confuses pictures, and log-probs that differ between sampler and scorer. Prompts of other
+    pictures have the same words here, and with `cached` they are looked up in the prefix cache."""
+    model = family(name)
+    policy = LocalPolicy(model, Sampling(temperature=0.0, max_tokens=N_NEW))
+    with policy.reuse_prefixes():
+        rounds = [policy.sample(prompts(), 2) for _ in range(1 + cached)]
+    assert policy.n_reused_tokens > 0 or not cached
+    for messages, group in zip(ASKED, rounds[-1], strict=True):
+        inputs = own_inputs(model, messages)
+        with sdpa_attention(model.module):
+            out = model.module.generate(**inputs, max_new_tokens=N_NEW, do_sample=False, eos_token_id=1, pad_token_id=0)
+        assert [list(sample.ids) for sample in group] == [out[0, inputs["input_ids"].shape[1] :].tolist()] * 2
+    for group in policy.sample(prompts(), 2, Sampling(temperature=0.9, max_tokens=N_NEW)):
+        for sample, scores in zip(group, policy.score(group), strict=True):
+            assert sample.log_probs == pytest.approx(scores, abs=2e-4)
+
+
+def test_a_picture_is_computed_once() -> None:
+    """Guards against a tower that runs for every prompt, and a cache that grows without limit."""
+    model = family("LLaVA")
+    assert model.pictures is not None
+    for _ in range(2):
+        for shown in (RED, BLUE):
+            model.pictures.vectors(shown)
+    before = model.pictures.n_computed
+    LocalPolicy(model, Sampling(max_tokens=3)).sample(prompts()[:2], 2)
+    assert model.pictures.n_computed == before
+    kept = model.pictures.vectors(RED).clone()
+    limit, model.pictures.limit_bytes = model.pictures.limit_bytes, 1
+    model.pictures.vectors(picture("black"))
+    assert model.pictures.n_bytes == kept.nbytes
+    assert torch.equal(model.pictures.vectors(RED), kept)
+    assert model.pictures.n_computed == before + 2
+    model.pictures.limit_bytes = limit
+
+
+def test_adapters_leave_the_tower_alone() -> None:
+    """Guards against adapters in the tower, whose vectors are constants and would never train them."""
+    pytest.importorskip("peft")
+    adapted = lora.add_adapter(family("Idefics3"), Lora(rank=2), 0)
+    names = {key for key, p in adapted.module.named_parameters() if p.requires_grad}
+    assert names
+    assert all("text_model" in name for name in names)
+    assert adapted.chat.encode(ASKED[0]) == family("Idefics3").chat.encode(ASKED[0])
+
+
+def test_a_model_without_a_processor_says_that_it_cannot_see(tmp_path: Path) -> None:
+    """Guards against prompts that lose their picture without a word."""
+    folder = save_vision_model(tmp_path, "LLaVA")
+    for file in folder.glob("*processor_config.json"):
+        file.unlink()
+    model = load_model(str(folder))
+    assert model.chat.encode(ASKED[3])
+    with pytest.raises(UserError, match=r"a prompt has an image, which this model cannot see: .* no image processor"):
+        model.chat.encode(ASKED[0])
+
+
+def test_text_that_spells_the_image_token_stays_text() -> None:
+    """Guards against a question whose words take a picture's place."""
+    model = family("LLaVA")
+    assert model.pictures is not None
+    token = model.pictures.text.token_id
+    assert token not in model.chat.encode((Message("user", "What does <image> mean?"),))

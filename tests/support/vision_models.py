@@ -1,0 +1,122 @@
+"""Small random models that can see, with processors and byte tokenizers; nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+)
+
+MARKS = ["<pad>", "<end>", "<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
+PLACES = [f"<row_{row}_col_{col}>" for row in range(1, 7) for col in range(1, 7)]
+PARTS = (
+    "{% for m in messages %}{{ m['role'] }}:{% if m['content'] is string %} {{ m['content'] }}{% else %}"
+    "{% for part in m['content'] %}{% if part['type'] == 'image' %}<image>{% else %} {{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<end>\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+TEXT = {
+    "hidden_size": 20,
+    "intermediate_size": 31,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": 1,
+}
+TOWER = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "patch_size": 8,
+    "initializer_range": 0.3,
+}
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer with a token for each byte."""
+    words = [*MARKS, *PLACES, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    core = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, []))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token="<end>",
+        pad_token="<pad>",
+        additional_special_tokens=[*MARKS[2:], *PLACES],
+        chat_template=PARTS,
+    )
+
+
+def llava_processor(words: Any) -> Any:
+    from transformers import CLIPImageProcessorPil, LlavaProcessor
+
+    images = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    return LlavaProcessor(
+        images,
+        words,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=PARTS,
+    )
+
+
+def idefics3_processor(words: Any) -> Any:
+    from transformers import Idefics3Processor
+    from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+
+    images = Idefics3ImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
+    return Idefics3Processor(images, words, image_seq_len=4, chat_template=PARTS)
+
+
+VISION: dict[str, tuple[str, dict[str, Any], Callable[[Any], Any]]] = {
+    "LLaVA": (
+        "llava",
+        {
+            "vision_feature_select_strategy": "default",
+            "vision_feature_layer": -2,
+            "text_config": {"model_type": "llama"},
+            "vision_config": {"model_type": "clip_vision_model", "image_size": 32},
+        },
+        llava_processor,
+    ),
+    "Idefics3": (
+        "idefics3",
+        {"scale_factor": 2, "text_config": {"model_type": "llama"}, "vision_config": {"image_size": 32}},
+        idefics3_processor,
+    ),
+}
+
+
+def save_vision_model(folder: Path, name: str) -> Path:
+    """Write a random model of a family, with tokenizer and processor; return its folder."""
+    words = byte_tokenizer()
+    kind, changes, processor = VISION[name]
+    sizes = {"vocab_size": len(words), **TEXT}
+    changes = {
+        **changes,
+        "text_config": {**sizes, **changes["text_config"]},
+        "vision_config": {**TOWER, **changes["vision_config"]},
+    }
+    image_id = words.convert_tokens_to_ids("<image>")
+    config = AutoConfig.for_model(kind, image_token_id=image_id, tie_word_embeddings=False, pad_token_id=0, **changes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+        model = AutoModelForImageTextToText.from_config(config)
+        model.generation_config = GenerationConfig(eos_token_id=1, pad_token_id=0)
+        model.save_pretrained(folder)
+    processor(words).save_pretrained(folder)
+    return folder

@@ -1,0 +1,173 @@
+"""Pictures: where they may come from, what identifies them, and the ids that stand for them."""
+
+from __future__ import annotations
+
+import base64
+import gc
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from rethink import pictures
+from rethink.errors import UserError
+from rethink.pictures import FIRST_ID, find, ids_of, mark_places, one_mark_each, read_picture, read_pictures, store
+from rethink.types import Message
+from support.images import picture, png
+
+DATA = png()
+URL = "data:image/png;base64," + base64.b64encode(DATA).decode()
+
+FORMS: dict[str, Any] = {
+    "bytes": DATA,
+    "a hub cell": {"bytes": DATA, "path": "gone.png"},
+    "a path": "a.png",
+    "a hub cell with a path": {"bytes": None, "path": "a.png"},
+    "a data URL": URL,
+    "a part": {"image_url": {"url": URL}},
+    "a part with a text": {"image_url": URL},
+    "a part with a path": {"image": "a.png"},
+    "base64": {"base64": base64.b64encode(DATA).decode()},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_the_same_picture(form: str, tmp_path: Path) -> None:
+    """Guards against a form that is not read, and against two ids for one content."""
+    (tmp_path / "a.png").write_bytes(DATA)
+    found = read_picture(FORMS[form], "here", tmp_path)
+    assert found == picture()
+    assert found.read() == DATA
+    assert found.size == (50, 40)
+
+
+def test_an_image_of_pillow_is_read_by_its_pixels() -> None:
+    """Guards against rows in memory whose decoded images are refused."""
+    found = read_picture(Image.new("RGB", (3, 2), "blue"), "here")
+    assert (found.size, found.open().getpixel((2, 1))) == ((3, 2), (0, 0, 255))
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "no file": ("b.png", "f.jsonl, line 3: the column 'image': there is no file .*b.png"),
+    "no image": (b"text", "the image is damaged or no image"),
+    "cut short": (DATA[:60], "is damaged or no image"),
+    "a web address": ("https://x.org/a.png", "web address .* download the image"),
+    "a bad URL": ("data:image/png;base64,@@", "not data:image"),
+    "a number": (7, "is no image, but int"),
+    "an empty cell of the hub": ({"bytes": None, "path": None}, "is no image, but dict"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_image_is_an_error_that_names_its_place(name: str, tmp_path: Path) -> None:
+    """Guards against a question that is asked without its image, or an error that names no row."""
+    value, message = BAD[name]
+    with pytest.raises(UserError, match=message) as caught:
+        read_picture(value, "f.jsonl, line 3: the column 'image'", tmp_path)
+    assert str(caught.value).startswith("f.jsonl, line 3: the column 'image'")
+
+
+def test_a_file_that_changes_later_is_not_used(tmp_path: Path) -> None:
+    """Guards against features of one picture under the hash of another."""
+    file = tmp_path / "a.png"
+    file.write_bytes(png("green"))
+    found = read_picture(file, "here")
+    file.write_bytes(png("blue"))
+    with pytest.raises(UserError, match="has changed since it was read"):
+        found.read()
+    file.unlink()
+    with pytest.raises(UserError, match=r"cannot read the image .* again"):
+        found.read()
+
+
+def test_transparent_and_turned_images_look_as_people_see_them() -> None:
+    """Guards against black backgrounds, and photographs that lie on their side."""
+    stream = io.BytesIO()
+    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(stream, "PNG")
+    assert read_picture(stream.getvalue(), "here").open().getpixel((0, 0)) == (255, 255, 255)
+    turned = Image.new("RGB", (6, 4), "red")
+    exif = turned.getexif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    stream = io.BytesIO()
+    turned.save(stream, "JPEG", exif=exif)
+    assert read_picture(stream.getvalue(), "here").open().size == (4, 6)
+
+
+def test_ids_depend_on_the_content_alone() -> None:
+    """Guards against prompts with other pictures that look equal, and ids that another process would not give."""
+    first = ids_of(picture(), 3)
+    assert first == [FIRST_ID + int(picture().digest[:12], 16) * 2**14 + n for n in range(3)]
+    assert not set(first) & set(ids_of(picture("blue"), 3))
+    assert max(ids_of(picture(), pictures.MAX_VECTORS)) < 2**63
+
+
+def test_a_picture_is_known_as_long_as_an_equal_one_is_in_use() -> None:
+    """Guards against a prompt whose picture is lost because another row with the same picture is gone."""
+    first, second = picture("purple"), picture("purple")
+    digest = first.digest
+    del first
+    gc.collect()
+    assert find(digest) is second
+    del second
+    gc.collect()
+    with pytest.raises(UserError, match="is in none of the problems"):
+        find(digest)
+
+
+PLACES = {
+    "no mark": ("What?", 1, "What?"),
+    "in front": ("<image>\n<image> What?", 2, "What?"),
+    "inside": ("Is <image> or <image> larger?", 2, "Is <image> or <image> larger?"),
+    "numbered": ("Is <image 1> or <image 2> larger?", 2, "Is <image> or <image> larger?"),
+    "numbers as words": ("<image 1> is <image 1>.", 1, "image 1 is image 1."),
+    "out of order": ("From <image 2> to <image 1>", 2, "From image 2 to image 1"),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_places_of_images_in_a_text(name: str) -> None:
+    """Guards against images at the wrong place, and marks that the model would read as words."""
+    text, n, expected = PLACES[name]
+    assert mark_places(text, n, "here") == expected
+
+
+def test_marks_must_match() -> None:
+    """Guards against a question about an image that is not there."""
+    with pytest.raises(UserError, match="row 3 has 2 times <image>, but the row has 1 images"):
+        mark_places("a <image> b <image>", 1, "row 3")
+
+
+def test_a_question_that_is_shown_twice_shows_its_images_once() -> None:
+    """Guards against more marks than images in prompts that repeat the question."""
+    assert one_mark_each("a <image> b, a <image> b", 1) == "a <image> b, a (the image above) b"
+    assert one_mark_each("a <image>", 0) == "a <image>"
+
+
+def test_parts_of_a_message() -> None:
+    """Guards against parts in another order than the text says."""
+    a, b = picture(), picture("blue")
+    assert Message("user", "What?").parts == ["What?"]
+    assert Message("user", "What?", (a, b)).parts == [a, b, "What?"]
+    assert Message("user", "Is <image> or <image>?", (a, b)).parts == ["Is ", a, " or ", b, "?"]
+
+
+def test_stored_once_under_its_content(tmp_path: Path) -> None:
+    """Guards against copies, and files that are written again at every update."""
+    store(tmp_path / "images", [picture(), picture(), picture("blue")])
+    files = sorted((tmp_path / "images").iterdir())
+    assert [f.name for f in files] == sorted({picture().name, picture("blue").name})
+    before = files[0].stat().st_mtime_ns
+    store(tmp_path / "images", [picture(), picture("blue")])
+    assert files[0].stat().st_mtime_ns == before
+    assert (tmp_path / "images" / picture().name).read_bytes() == DATA
+
+
+def test_cells_with_several_or_no_images() -> None:
+    """Guards against lists that are read in part, and empty cells that are refused."""
+    assert read_pictures([DATA, png("blue")], "here") == (picture(), picture("blue"))
+    empty: tuple[Any, ...] = (None, "", [], {}, False, float("nan"))
+    assert [read_pictures(nothing, "here") for nothing in empty] == [()] * 6
+    with pytest.raises(UserError, match="here, image 2"):
+        read_pictures([DATA, b"x"], "here")
