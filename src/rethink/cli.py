@@ -21,8 +21,10 @@ from rethink.commands.arguments import (
     evaluate,
     export,
     grade,
+    new,
     plan,
     prepare,
+    recipes,
     report,
     serve,
     train,
@@ -35,7 +37,8 @@ from rethink.errors import UserError
 from rethink.signals import interrupt_on_sigterm
 from rethink.version import __version__
 
-MODULES = (demo, train, plan, prepare, export, evaluate, compare, cross, grade, report, view, answer, serve)
+TRAINING = (demo, recipes, new, train, plan, prepare, export)
+MODULES = (*TRAINING, evaluate, compare, cross, grade, report, view, answer, serve)
 """In the order of `rethink --help`."""
 
 EXIT_CODES = (
