@@ -75,8 +75,9 @@ class NewRecipe:
         if self.method in METHODS:
             lines.append(f"# Settings of this method (docs/methods/{self.method.replace('_', '-')}.md):")
             for field in dataclasses.fields(METHODS[self.method]):
-                if isinstance(field.default, bool | int | float) or (field.default and _is_short(field.default)):
-                    lines.append(f"# {field.name} = {_toml(field.default)}")
+                default: object = field.default
+                if isinstance(default, int | float) or (isinstance(default, str) and _is_short(default)):
+                    lines.append(f"# {field.name} = {_toml(default)}")
             if _has_named_loss(self.method):
                 lines.append('# objective = "dapo"                # or another loss by name (docs/losses.md)')
         return "\n".join(lines) + "\n"
@@ -176,8 +177,8 @@ def _line(key: str, value: str | float, comment: str) -> str:
     return f"{line:<35} # {comment}"
 
 
-def _is_short(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= 20 and "\n" not in value
+def _is_short(text: str) -> bool:
+    return 0 < len(text) <= 20 and "\n" not in text
 
 
 def _toml(value: str | float) -> str:
