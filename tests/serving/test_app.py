@@ -16,6 +16,7 @@ from rethink.serving.app import LOCAL_HOSTS
 from rethink.serving.chat_request import read_chat_request
 from rethink.serving.limits import Limits
 from rethink.types import Message, Prompt
+from support.images import picture
 from support.serving import ASK, FakeServer, echo, events, joined
 
 
@@ -89,7 +90,25 @@ def test_the_names_of_models_are_strategies() -> None:
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
             400,
             "messages[0].content",
-            "only text",
+            "must be a data URL",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]},
+            400,
+            "messages[0].content",
+            "only text and images",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc/x"}}]}]},
+            400,
+            "messages[0].content",
+            "must be a data URL",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "data:image/png;base64,eA=="}]}]},
+            400,
+            "messages[0].content",
+            "is damaged or no image",
         ),
         ({"temperature": 3}, 400, "temperature", "from 0 to 2"),
         ({"temperature": True}, 400, "temperature", "from 0 to 2"),
@@ -129,6 +148,14 @@ def test_a_tiny_temperature_is_none() -> None:
     """Guards against logits that are divided by next to nothing: infinite, and then the last token of the vocabulary."""
     body = json.dumps({**ASK, "temperature": 1e-45}).encode()
     assert read_chat_request(body, Limits()).given == {"temperature": 0.0}
+
+
+def test_images_come_as_data_urls() -> None:
+    """Guards against images that are dropped, or shown at another place than the client put them."""
+    parts = [{"type": "text", "text": "Is "}, {"type": "image_url", "image_url": {"url": picture().data_url()}},
+             {"type": "text", "text": " red?"}]  # fmt: skip
+    found = read_chat_request(json.dumps({"messages": [{"role": "user", "content": parts}]}).encode(), Limits())
+    assert found.question == Message("user", "Is <image> red?", (picture(),))
 
 
 def test_parameters_without_effect_are_accepted() -> None:

@@ -82,7 +82,54 @@ def idefics3_processor(words: Any) -> Any:
     return Idefics3Processor(images, words, image_seq_len=4, chat_template=PARTS)
 
 
+class QwenProcessor:
+    """The files of a processor without its video side, which needs torchvision."""
+
+    def __init__(self, words: Any) -> None:
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+        sizes = {"shortest_edge": 16 * 16, "longest_edge": 64 * 64}
+        self.images = Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, temporal_patch_size=2, size=sizes)
+        self.words = words
+
+    def save_pretrained(self, folder: Path) -> None:
+        self.images.save_pretrained(folder)
+        self.words.save_pretrained(folder)
+
+
+QWEN_TOWER = {
+    "depth": 2,
+    "num_heads": 2,
+    "out_hidden_size": 20,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+}
+QWEN_IDS = {"video_token_id": 4, "vision_start_token_id": 3, "vision_end_token_id": 5}
+
+
+def rope(sections: list[int], **more: object) -> dict[str, object]:
+    return {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections, **more}
+
+
 VISION: dict[str, tuple[str, dict[str, Any], Callable[[Any], Any]]] = {
+    "Qwen2.5-VL": (
+        "qwen2_5_vl",
+        {
+            **QWEN_IDS,
+            "text_config": {"rope_parameters": rope([1, 2, 2])},
+            "vision_config": {**QWEN_TOWER, "window_size": 32, "fullatt_block_indexes": [1]},
+        },
+        QwenProcessor,
+    ),
+    "Qwen3-VL": (
+        "qwen3_vl",
+        {
+            **QWEN_IDS,
+            "text_config": {"head_dim": 10, "rope_parameters": rope([2, 2, 1], mrope_interleaved=True)},
+            "vision_config": {**QWEN_TOWER, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]},
+        },
+        QwenProcessor,
+    ),
     "LLaVA": (
         "llava",
         {

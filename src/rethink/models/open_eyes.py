@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rethink.errors import UserError
 from rethink.models.forward.attention import PackedAttention, PackedRow, Span
-from rethink.models.forward.embedding import body
+from rethink.models.forward.embedding import body, positions_of
 from rethink.models.forward.modules import own_attention
 from rethink.models.forward.weights import logits
 from rethink.models.language_model import LanguageModel
@@ -50,8 +50,6 @@ def _fault(model: LanguageModel) -> str:
     kind = type(model.module).__name__
     if model.plain:
         return f"images are not supported for models that run with their own attention and cache ({kind})"
-    if (getattr(model.config, "rope_parameters", None) or {}).get("mrope_section"):
-        return f"multimodal rotary positions ({kind}) are not supported yet"
     try:
         ours_T_V, theirs_T_V = _logits(model, _example())
     except UserError as err:
@@ -77,7 +75,8 @@ def _logits(model: LanguageModel, picture: Picture) -> tuple[Tensor, Tensor]:
     n = len(ids)
     attend = PackedAttention([[PackedRow((Span(0, n),), n)]], model.device)
     weights = model.weights()
-    ours_T_V = logits(weights.hidden(ids_T, torch.arange(n, device=model.device), attend), weights.head)
+    positions = torch.tensor(positions_of(ids, model.pictures)[0], device=model.device)
+    ours_T_V = logits(weights.hidden(ids_T, positions, attend), weights.head)
     text, module = model.pictures.text, model.module
     given: dict[str, Any] = {}
     for name, value in text.inputs(picture).items():

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rethink.errors import UserError
+from rethink.pictures import MARK, Picture, mark_places, read_picture
 from rethink.serving import fields
 from rethink.serving.api_error import ApiError
 from rethink.serving.limits import Limits
@@ -54,7 +56,7 @@ class ChatRequest:
 
     model: str | None
     earlier: tuple[Message, ...]
-    question: str
+    question: Message
     given: Mapping[str, Any]
     n: int = 1
     stop: tuple[str, ...] = ()
@@ -131,8 +133,8 @@ def _stops(found: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(checked)
 
 
-def _messages(found: Mapping[str, Any]) -> tuple[tuple[Message, ...], str]:
-    """Return the turns before the last, and the text of the last, which must be the user's."""
+def _messages(found: Mapping[str, Any]) -> tuple[tuple[Message, ...], Message]:
+    """Return the turns before the last, and the last, which must be the user's."""
     given = found.get("messages")
     if not isinstance(given, list) or not given:
         raise ApiError(400, "messages must be a list of at least one message", "messages")
@@ -140,7 +142,7 @@ def _messages(found: Mapping[str, Any]) -> tuple[tuple[Message, ...], str]:
     *earlier, last = messages
     if last.role != "user" or not last.content.strip():
         raise ApiError(400, "the last message must be the user's, and hold a question", "messages")
-    return tuple(earlier), last.content
+    return tuple(earlier), last
 
 
 def _message(given: Any, where: str) -> Message:
@@ -152,16 +154,37 @@ def _message(given: Any, where: str) -> Message:
     for name, value in given.items():
         if name not in OF_MESSAGES and value not in (None, []):
             raise ApiError(400, f"{where}: {name[:60]!r} is not supported", where, code="unsupported_parameter")
-    return Message(ROLES[role], _content(given.get("content"), f"{where}.content"))
+    text, images = _content(given.get("content"), f"{where}.content")
+    return Message(ROLES[role], text, images)
 
 
-def _content(given: Any, where: str) -> str:
-    """Return the text of a message: a string, or a list of parts that are all text."""
+def _content(given: Any, where: str) -> tuple[str, tuple[Picture, ...]]:
+    """Return the text of a message, with marks for its images, and the images: a string, or a list of parts."""
     if not isinstance(given, list):
-        return fields.text(given, where)
-    parts: list[str] = []
+        return fields.text(given, where), ()
+    texts: list[str] = []
+    images: list[Picture] = []
     for part in given:
-        if not isinstance(part, dict) or part.get("type") != "text":
-            raise ApiError(400, f"{where}: only text is supported", where, code="unsupported_parameter")
-        parts.append(fields.text(part.get("text"), where))
-    return "".join(parts)
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind == "image_url":
+            images.append(_image(part.get("image_url"), where))
+            texts.append(MARK)
+        elif kind == "text":
+            texts.append(fields.text(part.get("text"), where))
+        else:
+            raise ApiError(400, f"{where}: only text and images are supported", where, code="unsupported_parameter")
+    text = "".join(texts)
+    if images and text.count(MARK) != len(images):
+        raise ApiError(400, f"{where}: the text of a message with images must not contain {MARK}", where)
+    return (mark_places(text, len(images), where) if images else text), tuple(images)
+
+
+def _image(given: Any, where: str) -> Picture:
+    """Return an image that is sent as a data URL. The server reads no files and fetches no addresses."""
+    url = given.get("url") if isinstance(given, dict) else given
+    if not isinstance(url, str) or not url.startswith("data:"):
+        raise ApiError(400, f"{where}: an image must be a data URL: data:image/png;base64,...", where)
+    try:
+        return read_picture(url, where)
+    except UserError as err:
+        raise ApiError(400, str(err), where) from err

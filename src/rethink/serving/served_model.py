@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rethink.errors import UserError
 from rethink.policies.base import Policy
@@ -87,7 +87,8 @@ class ServedModel:
 
     def problem(self, request: ChatRequest, strategy: Strategy) -> Problem:
         """Return the last turn as a problem, after the turns before it."""
-        return self._problem(request.question, strategy, request)
+        problem = self._problem(request.question.content, strategy, request)
+        return replace(problem, images=request.question.images)
 
     def _problem(self, question: str, strategy: Strategy, request: ChatRequest | None = None) -> Problem:
         source = source_of_answers(self.source, "comparable answers" in strategy.needs)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rethink.models.forward import PackedAttention, PackedRow, Span, group_by_length
+from rethink.models.forward.embedding import Pictures, positions_of
 from rethink.objectives import Advantage
 from rethink.types import Sample
 
@@ -143,8 +144,11 @@ def pack_pairs(
     return batches
 
 
-def lay_out(samples: Sequence[TrainingSample], device: torch.device | str = "cpu") -> MicroBatch:
-    """Return a micro-batch of the samples: first each prompt once, then the replies, the longest first.
+def lay_out(
+    samples: Sequence[TrainingSample], device: torch.device | str = "cpu", pictures: Pictures | None = None
+) -> MicroBatch:
+    """Return a micro-batch of the samples: first each prompt once, then the replies, the longest first. `pictures` are
+    those of the model.
 
     Prompt 5 6 has the replies 7 8 1 and 10 1; prompt 5 9 4 has the reply 11 12 13::
 
@@ -165,6 +169,8 @@ def lay_out(samples: Sequence[TrainingSample], device: torch.device | str = "cpu
     fed: list[Sequence[int]] = []
     spans: list[Span] = []
     first_positions: list[int] = []
+    placed: dict[tuple[int, ...], Sequence[int]] = {}
+    after: dict[tuple[int, ...], int] = {}
     end = 0
     prompt_rows: list[PackedRow] = []
     for prompt_ids in sorted(prompts, key=len, reverse=True):
@@ -173,6 +179,7 @@ def lay_out(samples: Sequence[TrainingSample], device: torch.device | str = "cpu
         fed.append(prompt_ids)
         spans.append(prompt)
         first_positions.append(0)
+        placed[prompt_ids], after[prompt_ids] = positions_of(prompt_ids, pictures)
         prompts[prompt_ids] = prompt
         prompt_rows.append(PackedRow((prompt,), prompt.length))
     reply_rows: list[PackedRow] = []
@@ -183,12 +190,15 @@ def lay_out(samples: Sequence[TrainingSample], device: torch.device | str = "cpu
         end += n_fed
         fed.append(sample.ids[:n_fed])
         spans.append(reply)
-        first_positions.append(prompt.length)
+        first_positions.append(after[sample.prompt_ids])
         reply_rows.append(PackedRow((prompt, reply), n_fed))
         lengths.append(sample.n_trained)
 
     starts_N, widths_N = np.array(spans).T
     positions_F = np.arange(end) + np.repeat(np.array(first_positions) - starts_N, widths_N)
+    for prompt_ids, prompt in prompts.items():
+        if after[prompt_ids] != prompt.length:
+            positions_F[prompt.start : prompt.start + prompt.length] = placed[prompt_ids]
     columns = _columns([samples[i] for i in order], reply_rows)
     return MicroBatch(
         samples=tuple(samples),

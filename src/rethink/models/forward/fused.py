@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from rethink.models.forward.attention import AttentionFn, sliding_window
-from rethink.models.forward.embedding import Pictures, body, embed
+from rethink.models.forward.embedding import Pictures, body, has_grids, see
 from rethink.models.forward.gradient_checkpointing import checkpointed
 from rethink.models.forward.head import changes_logits
 from rethink.models.forward.lowrank import LowRank, base_layer, concat_adapters, merged_weight
@@ -50,6 +50,9 @@ class Layer(NamedTuple):
 def is_llama_like(module: Any) -> bool:
     """Return whether the module's layers have exactly the parts of Llama, Mistral, Qwen2 or Qwen3."""
     base = body(module)
+    tower = getattr(module.config, "vision_config", None)
+    if getattr(tower, "deepstack_visual_indexes", None) or has_grids(module.config):
+        return False
     if not _child_names(base) >= {"embed_tokens", "layers", "norm", "rotary_emb"} or changes_logits(module):
         return False
     rope = getattr(base.config, "rope_parameters", None) or {}
@@ -120,7 +123,8 @@ class FusedWeights:
 
     def hidden(self, ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
         """Return final hidden states [T, H]; see `Weights`."""
-        x_T_H = embed(ids_T, self._look_up, self.pictures).float()
+        seen = see(ids_T, self._look_up, self.pictures)
+        x_T_H = (self._look_up(ids_T) if seen is None else seen.x_T_H).float()
         rope_T_1_D = self._rope(x_T_H, positions_T)
         for i, layer in enumerate(self.layers):
             work = partial(self._run_layer, i, layer, rope_T_1_D=rope_T_1_D, attend=attend)

@@ -13,7 +13,7 @@ from transformers import AttentionInterface
 
 from rethink.errors import UserError
 from rethink.models.forward.attention import CHUNKED, AttentionFn, Variant, sliding_window
-from rethink.models.forward.embedding import Pictures, body, embed
+from rethink.models.forward.embedding import Pictures, body, see
 from rethink.models.forward.head import logit_scale, logit_softcap
 from rethink.models.forward.weights import Head
 
@@ -117,14 +117,17 @@ class ModuleWeights:
     def hidden(self, ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
         """Return final hidden states [T, H]; see `Weights`."""
         inner = body(self.module)
-        if self.pictures is None:
-            given = {"input_ids": ids_T[None]}
-        else:
-            given = {"inputs_embeds": embed(ids_T, inner.get_input_embeddings(), self.pictures)[None]}
+        given: dict[str, Any] = {"input_ids": ids_T[None], "position_ids": positions_T[None]}
+        seen = see(ids_T, inner.get_input_embeddings(), self.pictures)
+        if seen is not None:
+            given = {"inputs_embeds": seen.x_T_H[None], "position_ids": positions_T[None]}
+            if seen.offsets_3_T is not None:
+                given["position_ids"] = (positions_T + seen.offsets_3_T)[:, None]
+            if seen.deep:
+                given |= {"visual_pos_masks": seen.mask_T[None], "deepstack_visual_embeds": seen.deep}
         with self._autocast():
             out = inner(
                 **given,
-                position_ids=positions_T[None],
                 attention_mask=None,
                 use_cache=False,
                 attend=attend,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rethink.models.forward.attention import AttentionFn
+from rethink.models.forward.embedding import Pictures
 
 
 class Head(NamedTuple):
@@ -25,6 +26,9 @@ class Weights(Protocol):
     Gradients are taken with respect to `leaves`, in any number of threads. `backward_to_parameters` then propagates their
     sum to the optimizer's parameters.
     """
+
+    pictures: Pictures | None
+    """The vectors of pictures, for a model that can see."""
 
     @property
     def leaves(self) -> list[Tensor]:

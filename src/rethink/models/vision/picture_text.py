@@ -12,9 +12,10 @@ from typing import Any
 from transformers import AutoProcessor
 
 from rethink.errors import UserError
-from rethink.models.forward.embedding import can_see
+from rethink.models.forward.embedding import can_see, has_grids
 from rethink.models.model_folder import reason
 from rethink.models.special_text import OPEN
+from rethink.models.vision.images_only import images_only
 from rethink.pictures import MAX_VECTORS, Picture, ids_of
 
 FILES = ("processor_config.json", "preprocessor_config.json")
@@ -37,6 +38,7 @@ class PictureText:
         self._place = re.compile(f"(?<!{OPEN}){re.escape(self.token)}")
         self._texts: dict[str, str] = {}  # by digest
         self._same: dict[str, str] = {}  # equal texts, once
+        self._grids: dict[str, tuple[int, int, int]] = {}
         self._recent: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._lock = RLock()
 
@@ -65,6 +67,15 @@ class PictureText:
     def n_vectors(self, picture: Picture) -> int:
         """Return the number of vectors of a picture."""
         return self.text_of(picture).count(self.token)
+
+    def grid_of(self, picture: Picture) -> tuple[int, int, int]:
+        """Return the times, rows and columns of a picture's vectors."""
+        with self._lock:
+            if picture.digest not in self._grids:
+                merged = int(self.processor.image_processor.merge_size)
+                t, h, w = self._process(picture)["image_grid_thw"][0].tolist()
+                self._grids[picture.digest] = t, h // merged, w // merged
+            return self._grids[picture.digest]
 
     def text_of(self, picture: Picture) -> str:
         """Return the text of a picture: the image token once per vector, and what the processor puts around them."""
@@ -119,7 +130,9 @@ def open_picture_text(folder: str, config: Any) -> PictureText | None:
             raise
         return None  # a model on the hub without a processor
     except ImportError as err:
-        raise UserError(f"the image processor of {folder} needs a package: {reason(err)}") from err
+        processor = images_only(folder, config) if has_grids(config) else None
+        if processor is None:
+            raise UserError(f"the image processor of {folder} needs a package: {reason(err)}") from err
     except Exception as err:  # the library raises errors of all kinds for files that it cannot read
         raise UserError(f"cannot open the image processor of {folder}: {reason(err)}") from err
     if getattr(processor, "image_token", None) is None or getattr(processor, "image_processor", None) is None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rethink import threads
 from rethink.errors import UserError
+from rethink.models.forward.embedding import Seen, has_grids
 from rethink.models.vision.picture_text import PictureText
 from rethink.pictures import FIRST_ID, KEY_BITS, MAX_VECTORS, PLACE_BITS, Picture, find
 
@@ -28,15 +29,42 @@ class PictureVectors:
 
     def __init__(self, module: Any, text: PictureText, limit_bytes: int = CACHE_BYTES) -> None:
         self.module, self.text, self.limit_bytes = module, text, limit_bytes
+        self.has_grids = has_grids(module.config)
         self.n_computed = self.n_bytes = 0
         self._kept: OrderedDict[int, Tensor] = OrderedDict()
         self._lock = RLock()
 
-    def put(self, x_T_H: Tensor, ids_T: Tensor, mask_T: Tensor) -> Tensor:
-        """Return embeddings [T, H] with the pictures' vectors at the places of the mask."""
+    def see(self, x_T_H: Tensor, ids_T: Tensor, mask_T: Tensor) -> Seen:
+        """Return a flat sequence with the pictures' vectors at the places of the mask."""
         ids = ids_T[mask_T].tolist()
         vectors = self.rows(ids).to(device=x_T_H.device, dtype=x_T_H.dtype)
-        return x_T_H.index_put((mask_T.nonzero()[:, 0],), vectors)
+        first, *deep = vectors.split(x_T_H.shape[1], 1)
+        places = mask_T.nonzero()[:, 0]
+        offsets_3_T = None
+        if self.has_grids:
+            offsets_3_T = torch.zeros((3, len(ids_T)), dtype=torch.long, device=x_T_H.device)
+            offsets_3_T[:, places] = torch.tensor(list(map(self._offsets, ids)), device=x_T_H.device).T
+        return Seen(x_T_H.index_put((places,), first), mask_T, deep, offsets_3_T)
+
+    def positions(self, ids: Sequence[int]) -> tuple[Sequence[int], int]:
+        """Return the position of each id of a prompt (for a vector, that of its picture), and that of what comes next.
+
+        A picture takes as many positions as the longest side of its grid."""
+        found: list[int] = []
+        after = start = 0
+        for i in ids:
+            if i < FIRST_ID:
+                start, after = after, after + 1
+            elif _split(i)[1] == 0:
+                start, after = after, after + max(self.text.grid_of(_picture(i)))
+            found.append(start)
+        return found, after
+
+    def _offsets(self, i: int) -> tuple[int, int, int]:
+        """Return how far the time, row and column of a vector are from the position of its picture."""
+        _, h, w = self.text.grid_of(_picture(i))
+        place = _split(i)[1]
+        return place // (h * w), place // w % h, place % w
 
     def rows(self, ids: Sequence[int]) -> Tensor:
         """Return the vectors [N, H] with these ids."""
@@ -61,7 +89,7 @@ class PictureVectors:
     def _of(self, key: int) -> Tensor:
         with self._lock:
             if key not in self._kept:
-                picture = find(f"{key:0{KEY_BITS // 4}x}")
+                picture = _find(key)
                 vectors = self._compute(picture)
                 self.n_bytes += vectors.nbytes
                 self._kept[key] = vectors
@@ -90,13 +118,23 @@ class PictureVectors:
             moved[name] = value
         out = self.module.get_image_features(**moved)
         found = getattr(out, "pooler_output", out)
-        rows = list(found) if isinstance(found, list | tuple) else [found]
-        return torch.cat([row.reshape(-1, row.shape[-1]) for row in rows]).cpu().clone()
+        deep = getattr(out, "deepstack_features", None) or ()
+        return torch.cat([_flat(part) for part in (found, *deep)], 1).cpu().clone()
 
 
-def has_pictures(ids_T: Tensor) -> Tensor:
-    """Return which ids stand for vectors of pictures."""
-    return ids_T >= FIRST_ID
+def _find(key: int) -> Picture:
+    return find(f"{key:0{KEY_BITS // 4}x}")
+
+
+def _picture(i: int) -> Picture:
+    """Return the picture that an id is of."""
+    return _find(_split(i)[0])
+
+
+def _flat(part: Tensor | Sequence[Tensor]) -> Tensor:
+    """Return the vectors [N, H] in what a tower returns for one picture: a tensor, or several."""
+    rows = [part] if isinstance(part, Tensor) else list(part)
+    return torch.cat([row.reshape(-1, row.shape[-1]) for row in rows])
 
 
 def _split(i: int) -> tuple[int, int]:

@@ -68,6 +68,8 @@ class Decoder:
         self.n_rows = self.n_running = 0
         self.prompt_slots: list[int] = []  # the request in each slot; -1 = free
         self.running_N = torch.zeros(n, dtype=torch.bool, device=self.device)
+        grids = self.weights.pictures is not None and self.weights.pictures.has_grids
+        self.shift_N = torch.zeros(n, dtype=torch.long, device=self.device) if grids else None
         self.member_N, self.drawn_N, self.cap_N, self.position_N, self.id_N = torch.zeros(
             (5, n), dtype=torch.long, device=self.device
         )
@@ -137,6 +139,8 @@ class Decoder:
         self.drawn_N[rows] = 0
         self.cap_N[rows] = torch.tensor(caps, device=self.device)
         self.position_N[rows] = prefilled.lengths_P[owner] - 1
+        if self.shift_N is not None:
+            self.shift_N[rows] = 0 if prefilled.shift_P is None else prefilled.shift_P[owner]
         self.running_N[rows] = True
         self.n_running += n_new
         self.n_rows = max(self.n_rows, int(rows.max()) + 1)
@@ -163,7 +167,8 @@ class Decoder:
         n = self.n_rows
         self.position_N[:n] += self.running_N[:n]  # finished rows stay: there may be no further position
         self.cache.write_positions(self.position_N[:n])
-        hidden_N_H = self.weights.hidden(self.id_N[:n], self.position_N[:n], self.cache)
+        positions_N = self.position_N[:n] if self.shift_N is None else self.position_N[:n] + self.shift_N[:n]
+        hidden_N_H = self.weights.hidden(self.id_N[:n], positions_N, self.cache)
         return self._sample(slice(n), logits(hidden_N_H, self.weights.head))
 
     def _sample(self, rows: Tensor | slice, logits_N_V: Tensor) -> Tensor:
@@ -236,8 +241,9 @@ class Decoder:
             self.id_N,
             self.uniform_N_T,
         )
-        for state in row_state:
-            state[new_rows] = state[old_rows]
+        for state in (*row_state, self.shift_N):
+            if state is not None:
+                state[new_rows] = state[old_rows]
         self.n_rows = self.n_running
         self.running_N[self.n_rows :] = False
         self.cache.move((old_rows, new_rows), self.n_rows, self._slot_tensors(prompts), len(self.prompt_slots))

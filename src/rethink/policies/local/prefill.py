@@ -12,6 +12,7 @@ from torch import Tensor
 from rethink.errors import UserError
 from rethink.models.forward import PackedAttention, PackedRow, Span, Weights
 from rethink.models.forward.attention import PLAIN, Variant
+from rethink.models.forward.embedding import positions_of
 from rethink.models.forward.weights import logits
 from rethink.policies.local.prefix_cache import Ids, KeyValues, PrefixCache, shared_prefixes
 
@@ -28,12 +29,13 @@ class Prefilled:
     """Prompts with their keys and values [T, K, D], layer by layer, in one flat sequence.
 
     `key_P_S` has the indices of each prompt's tokens in it, padded on the right, and `hidden_P_H` the hidden states of the
-    last tokens."""
+    last tokens. Rotary positions of what comes next are `shift_P` from the number of tokens (None: all 0)."""
 
     layers: list[tuple[Tensor, Tensor]]
     key_P_S: Tensor
     lengths_P: Tensor
     hidden_P_H: Tensor
+    shift_P: Tensor | None = None
 
     def columns(self, prompt: int, start: int, end: int) -> KeyValues:
         """Return a copy of the keys and values of a prompt's tokens [start, end)."""
@@ -125,6 +127,7 @@ class Prefiller:
         rows: list[PackedRow] = []
         new_ids: list[int] = []
         positions: list[int] = []
+        shifts: list[int] = []
         ends: list[int] = []  # index of each prompt's last token in `new_ids`
         cached_start = 0
         for ids, n_cached in zip(ids_P, n_cached_P, strict=True):
@@ -132,7 +135,9 @@ class Prefiller:
             spans = Span(cached_start, n_cached), Span(n_past + len(new_ids), n_new)
             rows.append(PackedRow(spans, n_new))
             new_ids += ids[n_cached:]
-            positions += range(n_cached, len(ids))
+            placed, after = positions_of(ids, weights.pictures)
+            positions += placed[n_cached:]
+            shifts.append(after - len(ids))
             ends.append(len(new_ids) - 1)
             cached_start += n_cached
         self.n_prefilled_tokens += len(new_ids)
@@ -141,7 +146,8 @@ class Prefiller:
             torch.tensor(new_ids, device=device), torch.tensor(positions, device=device), attend
         )
         key_P_S = attend.packed.blocks[0].key_N_S
-        return Prefilled(attend.layers, key_P_S, torch.tensor(lengths_P, device=device), hidden_T_H[ends])
+        shift_P = torch.tensor(shifts, device=device) if any(shifts) else None
+        return Prefilled(attend.layers, key_P_S, torch.tensor(lengths_P, device=device), hidden_T_H[ends], shift_P)
 
     def _store(self, ids_P: Sequence[Ids], prefilled: Prefilled, prefixes: PrefixCache) -> None:
         for p, ids in enumerate(ids_P):

@@ -12,6 +12,7 @@ import torch
 from rethink import threads
 from rethink.errors import UserError
 from rethink.models.forward import PackedAttention, PackedRow, Span, Weights, group_by_length
+from rethink.models.forward.embedding import positions_of
 from rethink.models.forward.token_log_probs import token_log_probs
 from rethink.settings import Training
 from rethink.types import Sample
@@ -101,11 +102,13 @@ def _score_batch(
     positions: list[int] = []
     span_of: dict[tuple[int, ...], Span] = {}
     prompt_rows: list[PackedRow] = []
+    after: dict[tuple[int, ...], int] = {}  # the position of the first token of a reply
     for prompt_ids in prompts:
         span_of[prompt_ids] = Span(len(flat_ids), len(prompt_ids))
         prompt_rows.append(PackedRow((span_of[prompt_ids],), len(prompt_ids)))
         flat_ids += prompt_ids
-        positions += range(len(prompt_ids))
+        placed, after[prompt_ids] = positions_of(prompt_ids, weights.pictures)
+        positions += placed
     reply_rows: list[PackedRow] = []
     predicted_from: list[int] = []  # indices into the flat sequence, one for each scored id
     targets: list[int] = []
@@ -121,7 +124,7 @@ def _score_batch(
         targets += row.ids
         temperatures += [row.temperature] * len(row.ids)
         flat_ids += row.ids[:n_fed]
-        positions += range(prompt.length, prompt.length + n_fed)
+        positions += range(after[row.prompt_ids], after[row.prompt_ids] + n_fed)
     attend = PackedAttention(group_by_length(prompt_rows) + group_by_length(reply_rows), device)
     hidden_F_H = weights.hidden(torch.tensor(flat_ids, device=device), torch.tensor(positions, device=device), attend)
     log_probs_T = token_log_probs(
