@@ -12,6 +12,8 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
+import rethink
+import site_docstrings
 import site_hooks
 
 ROOT = Path(__file__).parent.parent
@@ -57,14 +59,53 @@ def test_a_page_reads_the_same_on_the_site_as_on_github(page: Path) -> None:
     assert Counter(ELEMENTS.findall(site)) == Counter(ELEMENTS.findall(github))
 
 
-def test_the_first_page_shows_the_table_of_the_readme() -> None:
-    """Guards against two first results that differ."""
-    (table,) = re.findall(r"```\n( +solve .*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert table in (DOCS / "index.md").read_text()
+(TABLE,) = re.findall(r"```\n( +solve .*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", ["index.md", "numbers.md"])
+def test_a_page_shows_the_table_of_the_readme(page: str) -> None:
+    """Guards against first results that differ."""
+    assert TABLE in (DOCS / page).read_text()
+
+
+def test_the_worked_example_follows_from_the_table() -> None:
+    """Guards against an explanation whose arithmetic is wrong, or belongs to an older table."""
+    (row,) = [line for line in TABLE.splitlines() if line.startswith("think_twice")]
+    columns = re.sub(r"\[.*?\]", "", row).split()
+    solve, refined, fix, fresh_fix, damage, fresh_damage = (float(number) / 100 for number in columns[1:7])
+    wrong = 1 - solve
+    text = " ".join((DOCS / "numbers.md").read_text().split())
+    fixed, damaged = round(1000 * wrong * fix), round(1000 * solve * damage)
+    assert f"{fixed} fixed" in text
+    assert f"{damaged} damaged" in text
+    assert f"{1000 * solve:.0f} + {fixed} - {damaged} = {1000 * refined:.0f} are right" in text
+    gain = 100 * (wrong * fix - solve * damage)
+    assert f"here {100 * wrong * fix:.1f} - {100 * solve * damage:.1f} = {gain:.1f} points" in text
+    both = f"{wrong:.3f} x {100 * fresh_fix:.1f} = {solve:.3f} x {100 * fresh_damage:.1f}"
+    assert f"({both} = {100 * wrong * fresh_fix:.1f} points)" in text
+    assert abs(wrong * fresh_fix - solve * fresh_damage) < 0.0005
+    assert f"({100 * fix:.1f} - {100 * fresh_fix:.1f}) = {100 * wrong * (fix - fresh_fix):.1f} points" in text
+    assert (
+        f"({100 * fresh_damage:.1f} - {100 * damage:.1f}) = {100 * solve * (fresh_damage - damage):+.1f} points" in text
+    )
+    assert f"x {100 * fresh_fix:.1f} = {100 * (solve + wrong * fresh_fix):.1f}. Read" in text
+    assert f"give {10 * fix:.1f} - {90 * damage:.1f} = {round(10 * fix, 1) - round(90 * damage, 1):.1f} points" in text
+
+
+def test_the_reference_has_every_public_name() -> None:
+    """Guards against a public name without documentation, and against a page that names what is gone."""
+    named_there = re.findall(r"^::: rethink\.(\w+)$", (DOCS / "api.md").read_text(), re.MULTILINE)
+    assert sorted(named_there) == sorted(rethink.__all__)
 
 
 def test_examples_of_the_hooks_run() -> None:
     assert doctest.testmod(site_hooks).failed == 0
+
+
+def test_examples_of_docstrings_are_shown_as_code() -> None:
+    """Guards against examples that Markdown shows as quotations."""
+    shown = site_docstrings.with_fences("Add one.\n\n>>> add(1)\n2\n\nMore.\n>>> add(2)\n3")
+    assert shown == "Add one.\n\n```pycon\n>>> add(1)\n2\n```\n\nMore.\n```pycon\n>>> add(2)\n3\n```"
 
 
 def test_links_to_files_outside_docs_lead_to_their_pages() -> None:

@@ -54,9 +54,13 @@ a list: on the command line, `rewards.0` is its first entry.
 
 OTHER_INTRO = """# Coming from TRL, verl or OpenRLHF
 
-`tools/settings_page.py` writes this page from `src/rethink/recipes/other_libraries.py`. `rethink` names the setting to use
-when it meets one of these names. For methods whose objective has another name (`method.reflect`), replace `solve` by it.
+One run in three libraries comes first, then the names of settings. `rethink` names the setting to use when it meets one of
+these names. For methods whose objective has another name (`method.reflect`), replace `solve` by it.
+`tools/settings_page.py` writes this page from `src/rethink/recipes/other_libraries.py` and `tools/same_run.md`.
 """
+
+SAME_RUN = DOCS.parent / "tools" / "same_run.md"
+"""One run in TRL, in verl and here."""
 
 
 def settings_page() -> str:
@@ -79,7 +83,7 @@ def settings_page() -> str:
 
 def other_libraries_page() -> str:
     """Return the page with a table per library."""
-    parts = [OTHER_INTRO]
+    parts = [OTHER_INTRO, SAME_RUN.read_text(encoding="utf-8")]
     for library, table in TABLES.items():
         lines = [f"## {library}\n", "| there | here | note |", "|---|---|---|"]
         for name, counterpart in table.items():
