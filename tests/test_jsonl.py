@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rethink.errors import UserError
-from rethink.jsonl import RecordMismatchError, Resumable, read_lines, write_lines
+from rethink.jsonl import SCHEMA, RecordMismatchError, Resumable, read_lines, refuse_newer_file, write_lines
 
 HEADER = {"settings": "a"}
 BATCHES = [["x", "y"], ["ä"], ["z", "w", "v"]]
@@ -90,3 +91,23 @@ def test_write_lines_refuses_other_kinds_at_once(tmp_path: Path) -> None:
             write_lines(other, iter(lambda: pytest.fail("a line was made"), None))
     with pytest.raises(UserError, match=r"cannot write .*File name too long"):
         write_lines(tmp_path / ("x" * 300), [])
+
+
+@pytest.mark.parametrize("schema", [None, 0, SCHEMA, "x", True])
+def test_records_that_are_known_are_read(tmp_path: Path, schema: Any) -> None:
+    """Guards against a refusal of files without a version, and of those of other programs."""
+    write_lines(tmp_path / "f", ["{}", json.dumps({"schema": schema}), "[]"])
+    assert len(list(read_lines(tmp_path / "f"))) == 3
+
+
+def test_records_of_a_newer_version_are_refused(tmp_path: Path) -> None:
+    """Guards against numbers whose meaning has changed since, and against a file that is cut off where they begin."""
+    file = tmp_path / "f"
+    write_lines(file, ['{"id": "x", "schema": 1}', json.dumps({"id": "y", "schema": SCHEMA + 1})])
+    before = file.read_bytes()
+    message = f"f was written by a newer version of rethink .*schema {SCHEMA + 1}; this version knows up to {SCHEMA}"
+    with pytest.raises(UserError, match=message):
+        refuse_newer_file(file)
+    with pytest.raises(UserError, match=message):
+        Resumable(file, {"schema": SCHEMA}, lambda record: {"id": record["id"]})
+    assert file.read_bytes() == before

@@ -13,6 +13,9 @@ from rethink.errors import UserError
 
 Record = dict[str, Any]
 
+SCHEMA = 1
+"""The version of the records of runs and evaluations (`schema`). It grows when a field changes its meaning."""
+
 
 def make_folder(path: Path) -> None:
     """Create a folder and its parents. Raise UserError if that fails."""
@@ -69,8 +72,20 @@ def append(file: Path, records: Sequence[Mapping[str, Any]]) -> None:
         raise UserError(f"cannot write {file}: {err.strerror}") from err
 
 
+def refuse_newer(file: Path, record: Any) -> None:
+    """Raise UserError for a record of a newer schema than this version knows."""
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise UserError(
+            f"{file} was written by a newer version of rethink (its records have schema {schema}; this version knows up to "
+            f"{SCHEMA}): update rethink"
+        )
+
+
 def read_lines(file: Path) -> Iterator[tuple[str, Record]]:
-    """Yield each complete line with its record. Stop at a line that a crash cut short."""
+    """Yield each complete line with its record. Stop at a line that a crash cut short. Raise UserError for a record of a
+    newer schema than this version knows.
+    """
     if not file.is_file():
         return
     for line in file.read_bytes().split(b"\n"):  # bytes: a cut may split a letter, and text may contain U+2028
@@ -78,7 +93,14 @@ def read_lines(file: Path) -> Iterator[tuple[str, Record]]:
             record = json.loads(line)
         except ValueError:
             return
+        refuse_newer(file, record)
         yield line.decode(), record
+
+
+def refuse_newer_file(file: Path) -> None:
+    """Raise UserError if a file has a record of a newer schema than this version knows."""
+    for _ in read_lines(file):
+        pass
 
 
 class RecordMismatchError(UserError):

@@ -191,7 +191,8 @@ def _root_draft(sample: Sample) -> Sample | None:
 
 def answer_from_record(record: Mapping[str, Any]) -> Answer:
     """Return an answer from a line of the file, as written by `asdict`. Raise ValueError for any other record."""
-    answer = ANSWER.validate_python(record)
+    fields = {name: value for name, value in record.items() if name != "schema"}
+    answer = ANSWER.validate_python(fields)
     for step in answer.steps:
         if step.verdict not in (*VERDICTS, ""):
             raise ValueError(f"unknown verdict: {step.verdict}")
@@ -206,6 +207,8 @@ def read_answers(file: Path) -> list[Answer]:
     """
     try:
         answers = [answer_from_record(record) for _, record in read_lines(file)]
+    except UserError:  # of a newer version
+        raise
     except ValueError as err:
         raise UserError(f"{file} has no answers of an evaluation that this version of rethink can read") from err
     whole_lines = file.read_bytes().split(b"\n")[:-1] if answers else []

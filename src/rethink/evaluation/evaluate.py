@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, ReplyKey, answer_from_attempt, answer_from_record, reply_key
-from rethink.jsonl import Record, RecordMismatchError, Resumable, write_lines
+from rethink.jsonl import SCHEMA, Record, RecordMismatchError, Resumable, write_lines
 from rethink.policies.base import Policy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
@@ -143,7 +143,7 @@ def evaluate(
 
 def resumable_answers(file: Path | None) -> Resumable:
     """Return an answers file that an evaluation can resume; None keeps nothing on disk."""
-    return Resumable(file, {}, _record_key)
+    return Resumable(file, {"schema": SCHEMA}, _record_key)
 
 
 def run_evaluation(

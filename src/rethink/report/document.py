@@ -29,7 +29,7 @@ SCHEMA = 1
 DIGITS = 6
 """Significant digits of the numbers of updates."""
 
-UNSHOWN = {"alarms", "pass_seed"}
+UNSHOWN = {"schema", "unix_s", "alarms", "pass_seed"}
 """Fields of an update that no chart shows; alarms are listed apart."""
 
 

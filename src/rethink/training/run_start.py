@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rethink.errors import UserError
-from rethink.jsonl import make_folder, write_text
+from rethink.jsonl import make_folder, refuse_newer_file, write_text
 from rethink.lock import Lock
 from rethink.recipe import Recipe, add_new_defaults, to_toml
 from rethink.run_folder import RunFolder
@@ -87,7 +87,10 @@ def begin(
 def checkpoint_to_resume(folder: RunFolder, recipe: Recipe, warn: Warn) -> Path | None:
     """Return the newest whole checkpoint of the run, or None if it never had one.
 
-    Raise UserError, and change nothing, for other settings, and if all checkpoints are damaged or lost."""
+    Raise UserError, and change nothing, for other settings, for logs of a newer version, and if all checkpoints are damaged
+    or lost."""
+    for file in (folder.metrics, folder.samples):
+        refuse_newer_file(file)
     all_checkpoints = checkpoint.newest_first(folder.checkpoints)
     if folder.path.is_dir():
         check_writable_folder(folder.path)

@@ -10,7 +10,7 @@ from rethink.build import build_prompts
 from rethink.evaluation.answers import unmeasured
 from rethink.evaluation.evaluate import evaluate
 from rethink.evaluation.summary import evaluation_metrics
-from rethink.jsonl import Record, append
+from rethink.jsonl import SCHEMA, Record, append
 from rethink.objectives import Update
 from rethink.run_folder import first_samples, store_images, transcript
 from rethink.training.alarms import find_alarms, why_ungraded
@@ -41,6 +41,8 @@ class UpdateLog:
         """Log an update that was just trained, with a few of its samples, and return its record."""
         run = self.run
         record: Record = {
+            "schema": SCHEMA,
+            "unix_s": time.time(),
             "batch": run.n_batches,
             "pass_seed": f"{self.batch.stream.pass_seed:016x}",
             "update": run.trainer.version,
@@ -62,7 +64,8 @@ class UpdateLog:
         self._note_rewards(update.groups)
         shown = first_samples(update.groups, run.recipe.n_logged_samples)
         run.ranks.on_rank0(lambda: store_images(run.folder.images, shown))
-        write_records(run, run.folder.samples, [{"batch": run.n_batches, **transcript(sample)} for sample in shown])
+        lines: list[Record] = [{"schema": SCHEMA, "batch": run.n_batches, **transcript(sample)} for sample in shown]
+        write_records(run, run.folder.samples, lines)
         write_records(run, run.folder.metrics, [record])
         run.trackers.log(record)
         return record
@@ -88,6 +91,8 @@ def evaluate_held_out(run: Run) -> Record:
     answers = evaluate(policy, run.held_out, settings, prompts=build_prompts(run.recipe, run.recipe.seed), file=file)
     # It belongs to the previous batch, because a resumed run drops the records of unfinished batches.
     record = {
+        "schema": SCHEMA,
+        "unix_s": time.time(),
         "batch": run.n_batches - 1,
         "update": run.trainer.version,
         "phase": "evaluation",

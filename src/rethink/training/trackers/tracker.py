@@ -14,7 +14,8 @@ from rethink.jsonl import Record
 N_ROWS = 20
 """The number of rows in the table of an evaluation."""
 COLUMNS = ("problem", "question", "gold", "first answer", "first verdict", "final answer", "final verdict")
-NOT_NUMBERS = ("batch", "update", "optimizer_steps")
+NOT_NUMBERS = ("schema", "unix_s", "batch", "update", "optimizer_steps")
+"""Numbers of a record that are no measurements. Trackers have times themselves."""
 
 
 @dataclass(frozen=True)
