@@ -47,7 +47,7 @@ def test_the_columns_of_evaluations(heading: str) -> None:
 
 def test_the_columns_of_samples() -> None:
     """Guards against columns of samples.jsonl that the page lacks, or still has."""
-    assert named_under("samples.jsonl") == {"batch", "images", *transcript(graded_sample(0, True))}
+    assert named_under("samples.jsonl") == {"schema", "batch", "images", *transcript(graded_sample(0, True))}
 
 
 def test_the_columns_of_a_held_out_evaluation() -> None:
@@ -127,7 +127,7 @@ def is_on_the_page(name: str, heading: str) -> bool:
 def test_everything_that_a_run_logs_is_on_the_page(recipe: str, tmp_path: Path) -> None:
     """Guards against columns that the lists above do not find."""
     fewer = ["updates=2", "problems_per_batch=4", "evaluation.problems.limit=3", f"out={tmp_path / 'run'}"]
-    common = {"batch", "update", "phase", "alarms"}
+    common = {"schema", "unix_s", "batch", "update", "phase", "alarms"}
     for record in rethink.train(rethink.open_run(rethink.load_recipe(recipe, fewer))):
         names: dict[str, Any] = record
         if record["phase"] == "evaluation":
