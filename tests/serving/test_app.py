@@ -105,7 +105,11 @@ def test_the_names_of_models_are_strategies() -> None:
             "must be a data URL",
         ),
         (
-            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "data:image/png;base64,eA=="}]}]},
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "image_url", "image_url": "data:image/png;base64,eA=="}]}
+                ]
+            },
             400,
             "messages[0].content",
             "is damaged or no image",
