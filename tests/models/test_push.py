@@ -55,8 +55,11 @@ def test_the_bytes_arrive(hub: HubServer, folder: Path) -> None:
 
 
 def test_a_repository_with_files_is_replaced_only_if_asked(hub: HubServer, folder: Path) -> None:
-    """Guards against a lost model, and against two sets of weights after a push over an older one in shards."""
+    """Guards against a lost model, and against weights in shards, an adapter, a chat template or an image processor of the
+    older model next to the new one."""
     old = {".gitattributes": b"", "model-00001-of-00002.safetensors": b"1", "model.safetensors.index.json": b"{}"}
+    for name in ("adapter_config.json", "chat_template.jinja", "preprocessor_config.json", "processor_config.json"):
+        old[name] = b"{}"
     hub.files = {"someone/model": {**old, "notes.txt": b"mine"}, "someone/empty": {".gitattributes": b""}}
     with pytest.raises(UserError, match=r"someone/model already has files .*--exist-ok"):
         find_repository("model")
@@ -66,6 +69,19 @@ def test_a_repository_with_files_is_replaced_only_if_asked(hub: HubServer, folde
     assert hub.files["someone/empty"] == {".gitattributes": b"", **contents(folder)}
     assert hub.files["someone/model"] == {".gitattributes": b"", "notes.txt": b"mine", **contents(folder)}
     assert "POST /api/repos/create" not in hub.asked
+
+
+def test_a_private_model_never_goes_to_a_public_repository(hub: HubServer, folder: Path) -> None:
+    """Guards against --private without effect: the visibility of a repository that exists is not changed."""
+    hub.files = {"someone/open": {".gitattributes": b""}, "someone/closed": {".gitattributes": b""}}
+    hub.private = {"someone/open": False, "someone/closed": True}
+    with pytest.raises(
+        UserError, match=r"--private: the repository someone/open exists and is public; .* another name"
+    ):
+        find_repository("open", exist_ok=True, private=True)
+    push(folder, find_repository("closed", private=True), True, "m")
+    assert hub.files["someone/open"] == {".gitattributes": b""}
+    assert hub.files["someone/closed"] == {".gitattributes": b"", **contents(folder)}
 
 
 REFUSALS = {

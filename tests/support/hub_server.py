@@ -82,7 +82,9 @@ class HubServer:
             return 404, {"error": "Repository not found"}
         files, rest = self.files[name], "/".join(parts[2:])
         if rest in ("", "revision/main"):
-            return 200, {"id": name, "sha": "0" * 40, "siblings": [{"rfilename": file} for file in files]}
+            siblings = [{"rfilename": file} for file in files]
+            private = self.private.get(name, False)
+            return 200, {"id": name, "sha": "0" * 40, "private": private, "siblings": siblings}
         if rest == "tree/main":
             tree = [{"type": "file", "path": file, "size": len(data), "oid": "0"} for file, data in files.items()]
             return 200, tree

@@ -28,7 +28,7 @@ def export(source: str, out: Path | None, dtype: str, push_to: str, private: boo
     logging.disable_progress_bar()  # the library's progress bars would break up ours
     if not console.is_terminal:
         disable_progress_bars()  # of uploads
-    repository = find_repository(push_to, exist_ok) if push_to else None  # before minutes of work
+    repository = find_repository(push_to, exist_ok, private) if push_to else None  # before minutes of work
     if is_gguf(source):
         from rethink.models.gguf.folder import announce
 

@@ -16,8 +16,12 @@ from huggingface_hub.utils._validators import validate_repo_id
 from rethink.credentials import KEY_PREFIXES, is_key, proxy_passwords, scrub
 from rethink.errors import UserError
 
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
-"""Files that a push removes from a repository if it does not replace them: two sets of weights are no model."""
+OF_A_MODEL = (
+    *("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "adapter_config.json"),
+    *("chat_template*", "additional_chat_templates/*", "*processor_config.json"),
+)
+"""Files that a push removes from a repository if it does not replace them: two sets of weights are no model, and the
+libraries would take an older adapter, chat template or image processor for this model's."""
 
 ALWAYS_THERE = {".gitattributes"}
 """Files of a new repository."""
@@ -32,11 +36,11 @@ class Repository:
     token: str = field(repr=False)
 
 
-def find_repository(name: str, exist_ok: bool = False) -> Repository:
+def find_repository(name: str, exist_ok: bool = False, private: bool = False) -> Repository:
     """Return the repository with this name, of the token's user if it names none.
 
-    Raise UserError without a token or a network, if the hub refuses the token, and for a repository with files, unless
-    `exist_ok`: nothing is ever replaced unasked."""
+    Raise UserError without a token or a network, if the hub refuses the token, for a repository with files, unless
+    `exist_ok`: nothing is ever replaced unasked; and, with `private`, for one that others can read."""
     if KEY_PREFIXES.match(name) and is_key(name):
         raise UserError(
             "--push takes the name of a repository, not a token (replace a token that was on a command line)"
@@ -57,11 +61,17 @@ def find_repository(name: str, exist_ok: bool = False) -> Repository:
         raise _refusal(err, token, "the hub refused the token: run `hf auth login`, or set HF_TOKEN") from err
     whole = name if "/" in name else f"{user}/{name}"
     try:
-        files = {file.rfilename for file in api.model_info(whole).siblings or ()} - ALWAYS_THERE
+        info = api.model_info(whole)
     except RepositoryNotFoundError:
         return Repository(whole, False, token)
     except Exception as err:
         raise _refusal(err, token, f"the hub does not let this token read {whole}") from err
+    if private and info.private is not True:
+        raise UserError(
+            f"--private: the repository {whole} exists and is public; make it private in its settings on the hub, or "
+            "choose another name"
+        )
+    files = {file.rfilename for file in info.siblings or ()} - ALWAYS_THERE
     if files and not exist_ok:
         raise UserError(
             f"the repository {whole} already has files ({', '.join(sorted(files)[:3])}, ...); choose another name, or "
@@ -84,7 +94,7 @@ def push(folder: Path, repository: Repository, private: bool, message: str) -> s
             repo_id=repository.name,
             folder_path=folder,
             commit_message=message,
-            delete_patterns=list(WEIGHTS) if repository.exists else None,
+            delete_patterns=list(OF_A_MODEL) if repository.exists else None,
         )
     except Exception as err:
         why = f"the upload to {repository.name} failed; the same command with --exist-ok continues it"
