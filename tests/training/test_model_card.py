@@ -107,7 +107,8 @@ def test_only_first_answers_have_no_rates_of_refinements(run: Path, tmp_path: Pa
 
 def test_nothing_of_the_machine_is_published(tmp_path: Path) -> None:
     """Guards against folders, addresses and names of variables of the machine in a public card or recipe."""
-    settings = ["problems.source=/home/secret/sums.jsonl,countdown", "endpoint.url=http://secret.internal:8000"]
+    source = r"/home/secret/sums.jsonl,countdown, ~/secret/b.jsonl, \\secret\home\c.jsonl"
+    settings = [f"problems.source={source}", "endpoint.url=http://secret.internal:8000"]
     settings += ["judge.path=/home/secret/judge", "problems.data=../data", 'trackers=["wandb"]', "model.device=cuda"]
     settings += ["prompts.refine=/again, please", "problems.verifier=boxed", "teacher.endpoint.key_env=SECRET_VARIABLE"]
     run = make_run(tmp_path / "secret", *settings, "model.path=/home/secret/base|`x`", "training.schedule=constant")
@@ -116,10 +117,11 @@ def test_nothing_of_the_machine_is_published(tmp_path: Path) -> None:
     for written in (text, recipe):
         assert "secret" not in written.lower()
         assert "home" not in written
-    assert "| problems | `sums.jsonl`, `countdown`, split `train` |" in text
+    assert "| problems | `sums.jsonl`, `countdown`, `b.jsonl`, `c.jsonl`, split `train` |" in text
     assert "| base model | `base\\|'x'` |" in text
     found = load_recipe(tmp_path / "out" / "recipe.toml")
-    assert (found.problems.source, found.problems.data, found.judge.path) == ("sums.jsonl,countdown", "data", "judge")
+    assert found.problems.source == "sums.jsonl,countdown, b.jsonl, c.jsonl"
+    assert (found.problems.data, found.judge.path) == ("data", "judge")
     assert (found.prompts.refine, found.updates, found.trackers) == ("/again, please", UPDATE, ())
     assert (found.model.device, found.out, found.endpoint.url) == ("auto", "runs/run", "")
 
@@ -132,6 +134,8 @@ def test_questions_of_private_problems_are_not_shown(run: Path, tmp_path: Path) 
     private = make_run(tmp_path / "private", "evaluation.problems.source=mine.jsonl")
     _, text = card_of(checkpoint(private), tmp_path / "out")
     assert "3 7 5 -> 26" not in text
+    drawn = make_run(tmp_path / "drawn", "evaluation.problems.source=shapes:count")
+    assert "3 7 5 -> 26" in card_of(checkpoint(drawn), tmp_path / "out")[1]
 
 
 def test_the_license_is_that_of_the_base_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,8 +78,11 @@ def read_origin(source: Path) -> Origin:
 def _are_public(problems: ProblemSource | None) -> bool:
     """Return whether a question of these problems may be shown: all are of known benchmarks or generated."""
     names = expand_sources(problems.source) if problems is not None and problems.source else []
-    known = [name for name in names if name in GENERATORS or name.startswith("gym:") or find_suite(name) is not None]
-    return bool(names) and len(known) == len(names)
+    known: list[str] = []
+    for name in names:
+        if name in GENERATORS or name.startswith(("gym:", "shapes:")) or find_suite(name) is not None:
+            known.append(name)
+    return bool(names) and known == names
 
 
 def write_card(folder: Path, source: Path, name: str, dtype: str) -> None:
@@ -169,7 +172,7 @@ def _method_text(name: str) -> str:
 
 def _problems_text(problems: Record) -> str:
     """Return where problems come from: the sources, and which part of them."""
-    source = ", ".join(code(last_part(name)) for name in str(problems.get("source", "")).split(","))
+    source = ", ".join(code(last_part(name.strip())) for name in str(problems.get("source", "")).split(","))
     parts = [f"split {code(str(problems['split']))}" if problems.get("split") else ""]
     parts.append(f"the first {problems['limit']}" if problems.get("limit") else "")
     return ", ".join([source, *filter(None, parts)])

@@ -17,7 +17,7 @@ LEFT_OUT = (CHANGEABLE - {"updates"}) | {"model.device", "distributed"}
 LEFT_OUT_ANYWHERE = {"url", "urls", "key_env"}
 """Settings of the machine that the run was on."""
 
-OF_A_MACHINE = re.compile(r"/|~|\.\.[/\\]|[A-Za-z]:[\\/]")
+OF_A_MACHINE = re.compile(r"/|~|\\\\|\.\.[/\\]|[A-Za-z]:[\\/]")
 """How paths begin that mean nothing on another machine, and that may tell names of this one."""
 
 
@@ -56,6 +56,6 @@ def _without_folders(value: Any, prefix: str) -> Any:
         return _shared(value, prefix)
     if isinstance(value, list):
         return [_without_folders(part, prefix) for part in value]
-    if isinstance(value, str):  # may be several sources, with commas
-        return ",".join(map(last_part, value.split(",")))
+    if isinstance(value, str):  # may be several sources, with commas, and spaces after them
+        return re.sub(r"[^\s,][^,]*", lambda source: last_part(source[0]), value)
     return value
