@@ -39,6 +39,12 @@ def test_wilson_against_scipy(k: int, n: int) -> None:
     assert wilson_interval(k / n, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
+def test_no_interval_excludes_its_rate() -> None:
+    """Guards against a rate of 0 or 1 outside its interval, by a last bit, at any number of answers."""
+    for n in range(1, 400):
+        assert (wilson_interval(0.0, n)[0], wilson_interval(1.0, n)[1]) == (0.0, 1.0)
+
+
 def test_effective_sample_size_by_hand() -> None:
     """Guards against a wrong cluster variance. Three problems, two answers each: 2, 1 and 0 right.
 

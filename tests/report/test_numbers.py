@@ -94,6 +94,15 @@ def test_figures_show_every_rate(tmp_path: Path) -> None:
     assert draw(rows, "png").startswith(b"\x89PNG\r\n")
 
 
+def test_an_end_that_rounding_moved_is_drawn(tmp_path: Path) -> None:
+    """Guards against an error of the library for a rate of 0 or 1 that lies a last bit outside its interval."""
+    pytest.importorskip("matplotlib")
+    (row, *_) = number_rows(read_document(find_sources([evaluation(tmp_path / "e")]))["runs"])
+    for value, end in ((1.0, "high"), (0.0, "low")):
+        moved = {**row, "solve": value, "solve_low": 0.2, "solve_high": 0.8, f"solve_{end}": abs(value - 1e-16)}
+        assert draw([moved], "svg") == draw([{**moved, f"solve_{end}": value}], "svg")
+
+
 def test_the_command_writes_what_is_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

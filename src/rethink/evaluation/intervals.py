@@ -305,7 +305,8 @@ def _wilson_limits(p: Array | np.float64, n: Array | np.float64, z: Array | np.f
     z2 = z**2
     center = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = z / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return np.maximum(0, center - half), np.minimum(1, center + half)
+    low, high = np.maximum(0, center - half), np.minimum(1, center + half)
+    return np.where(p <= 0, 0.0, low), np.where(p >= 1, 1.0, high)  # rounding would leave them a last bit off
 
 
 def _quantile(degrees: NDArray[np.int64], level: float) -> Array:

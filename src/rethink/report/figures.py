@@ -98,7 +98,7 @@ def _points(axes: Axes, rows: Sequence[Record], name: str, title: str, color: st
     for number, row in enumerate(rows):
         if row[name] is not None:
             x, low, high = _percent([row], name)[0], _percent([row], f"{name}_low"), _percent([row], f"{name}_high")
-            ends = [[x - low[0]], [high[0] - x]]
+            ends = [[max(0.0, x - low[0])], [max(0.0, high[0] - x)]]  # rounding
             axes.errorbar([x], [number - shift], xerr=ends, fmt="o", color=color, label=label, markersize=4)
             label = "_"  # one entry in the legend
 
