@@ -93,6 +93,19 @@ def test_a_run_is_a_file_a_folder_or_a_training_run(tmp_path: Path) -> None:
     assert load_evaluation(tmp_path / "evaluation").answers == first
 
 
+@pytest.mark.parametrize("written", [[], [(W, W)]])
+def test_an_evaluation_under_way_is_not_the_last(tmp_path: Path, written: list[tuple[bool, bool]]) -> None:
+    """Guards against the first answers of an evaluation that goes on in place of all answers of the one before."""
+    whole = answers([(R, R), (W, R)])
+    write(tmp_path / "eval" / "000100.jsonl", whole)
+    write(tmp_path / "eval" / "000200.jsonl", answers(written))
+    append(tmp_path / "metrics.jsonl", [{"update": 100, "phase": "evaluation"}, {"update": 200, "phase": "solve"}])
+    assert load_evaluation(tmp_path).answers == whole
+    (tmp_path / "eval" / "000100.jsonl").unlink()
+    with pytest.raises(UserError, match="holds no answers of an evaluation that has ended"):
+        load_evaluation(tmp_path)
+
+
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     """Guards against tracebacks, and against an evaluation without answers that equals every other."""
     (tmp_path / "empty").mkdir()

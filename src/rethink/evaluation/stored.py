@@ -12,7 +12,8 @@ from rethink.evaluation.answers import Answer, AnswerStep, by_strategy, by_suite
 from rethink.evaluation.outcomes import revised_draft
 from rethink.evaluation.summary import Summary, summarize
 from rethink.evaluation.unchanged import ANSWERS_FILE
-from rethink.jsonl import Record
+from rethink.jsonl import Record, read_lines
+from rethink.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import pandas
@@ -75,7 +76,7 @@ class StoredEvaluation:
 
 
 def load_evaluation(folder: str | Path) -> StoredEvaluation:
-    """Return the answers of an evaluation's folder, of the last evaluation of a training run, or of a file of answers.
+    """Return the answers of an evaluation's folder, of a training run's last evaluation that has ended, or of a file.
 
     Raise UserError if there are none, and for damaged files.
 
@@ -91,13 +92,26 @@ def load_evaluation(folder: str | Path) -> StoredEvaluation:
     1
     """
     path = Path(folder)
-    candidates = [path, path / ANSWERS_FILE, *sorted((path / "eval").glob("*.jsonl"), reverse=True)]
+    candidates = [path, path / ANSWERS_FILE, *_of_run(RunFolder(path))]
     file = next((c for c in candidates if c.is_file()), None)
     answers = read_answers(file) if file else []
     if file is None or not answers:
         note = " that this version can read" if (path / "outcomes.jsonl").exists() else ""
+        note = " that has ended" if file is None and any(path.glob("eval/*.jsonl")) else note
         raise UserError(f"{path} holds no answers of an evaluation{note}")
     return StoredEvaluation(file, answers)
+
+
+def _of_run(run: RunFolder) -> list[Path]:
+    """Return the answers of a training run's evaluations, the newest first: those that its log, if there is one, says have
+    ended. The file of one that is under way is not complete.
+    """
+    ended = {r.get("update") for _, r in read_lines(run.metrics) if r.get("phase") == "evaluation"}
+    found: list[Path] = []
+    for file in sorted((run.path / "eval").glob("*.jsonl"), reverse=True):
+        if not run.metrics.is_file() or (file.stem.isdigit() and int(file.stem) in ended):
+            found.append(file)
+    return found
 
 
 def _row(answer: Answer, final: AnswerStep | None) -> Record:
