@@ -98,7 +98,7 @@ def test_round_trip_is_bit_for_bit(trained: Trainer, tmp_path: Path) -> None:
 
 
 def test_checkpoint_is_an_ordinary_model_folder(trained: Trainer, tmp_path: Path) -> None:
-    """Guards against checkpoints that transformers cannot read, and files that the manifest misses."""
+    """Guards against checkpoints that transformers cannot read, or only their owner, and files that the manifest misses."""
     path = save(tmp_path, trained)
     loaded = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     ours = dict(trained.model.module.named_parameters())
@@ -106,6 +106,8 @@ def test_checkpoint_is_an_ordinary_model_folder(trained: Trainer, tmp_path: Path
     assert AutoTokenizer.from_pretrained(path).encode("3 * 7") == trained.model.chat.tokenizer.encode("3 * 7")
     listed = json.loads((path / "manifest.json").read_text())
     assert {*listed, "manifest.json"} == {p.relative_to(path).as_posix() for p in path.rglob("*")}
+    (tmp_path / "fresh").touch()
+    assert {p.stat().st_mode for p in path.iterdir()} == {(tmp_path / "fresh").stat().st_mode}
 
 
 def truncate(path: Path) -> None:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from rethink.errors import UserError
 from rethink.models.checkpoint_files import COUNTERS, MANIFEST, find_damage, hash_file, newest, newest_first
+from rethink.models.file_modes import allow_as_usual
 from rethink.training.trainer import Trainer
 
 __all__ = ["Counters", "find_damage", "load", "newest", "newest_first", "save", "tidy"]
@@ -133,6 +134,7 @@ def _write_metadata(folder: Path, trainer: Trainer, counters: Counters) -> None:
     trainer.model.chat.save(folder)
     trainer.reference.write(folder)
     (folder / COUNTERS).write_text(json.dumps(counters.__dict__))
+    allow_as_usual(folder)
     hashes = {f.relative_to(folder).as_posix(): hash_file(f) for f in sorted(folder.rglob("*")) if f.is_file()}
     (folder / MANIFEST).write_text(json.dumps(hashes, indent=1))
     for file in folder.rglob("*"):

@@ -16,10 +16,11 @@ from rethink.jsonl import make_folder
 from rethink.lock import Lock
 from rethink.models import bundled, lora
 from rethink.models.chat import Chat
+from rethink.models.file_modes import allow_as_usual
 from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.models.load import load_model
 from rethink.run_folder import RunFolder
-from rethink.training.model_card import CARD, write_card
+from rethink.training.model_card import write_card
 
 
 def export(
@@ -43,7 +44,7 @@ def export(
         try:
             _write(found, temporary, dtype)
             write_card(temporary, found, name or target.name, dtype)
-            _allow_as_usual(temporary)
+            allow_as_usual(temporary)
             if not is_used:
                 temporary.replace(target)  # replaces an empty folder
             elif not _is_same(temporary, target):  # the same: this command was killed at its end, or repeated
@@ -61,13 +62,6 @@ def _write(source: Path, folder: Path, dtype: str) -> None:
     module, chat = load_merged(str(source))
     module.to(DTYPES[dtype]).save_pretrained(folder)
     chat.save(folder)
-
-
-def _allow_as_usual(folder: Path) -> None:
-    """Give all files the mode that files have here: safetensors' files can be read by their owner only."""
-    usual = (folder / CARD).stat().st_mode & 0o777
-    for file in folder.iterdir():
-        file.chmod(usual)
 
 
 def _is_same(folder: Path, other: Path) -> bool:

@@ -38,11 +38,13 @@ def forbid(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 
 def test_a_file_is_dequantized_once(file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against minutes at each start, and against the copy of a file that has changed since."""
+    """Guards against minutes at each start, against the copy of a file that has changed since, and against a shared cache
+    that only one user can read."""
     assert "once, which may take minutes: the copy (0.0 GiB) is kept in" in announce(file)
     first = model_folder(file)
     assert announce(file) == f"{file}: weights dequantized from Q4_1; using the copy in {first}"
     assert first.parent.parent == cache
+    assert {part.stat().st_mode for part in first.iterdir()} == {file.stat().st_mode}
     with monkeypatch.context() as patch:
         forbid(patch, "convert")
         assert model_folder(file) == info_folder(file) == first

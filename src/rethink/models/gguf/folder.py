@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from transformers import GenerationConfig
 
 from rethink.errors import UserError
+from rethink.models.file_modes import allow_as_usual
 from rethink.models.gguf import tensors
 from rethink.models.gguf.config import build_config
 from rethink.models.gguf.header import Header, TensorInfo, read_header
@@ -117,6 +118,7 @@ def _made(folder: Path, file: Path, write: Callable[[Header, Path], object]) -> 
                 shutil.rmtree(left, ignore_errors=True)
             temporary.mkdir()
             write(_header(file), temporary)
+            allow_as_usual(temporary)
             folder.parent.mkdir(exist_ok=True)
             temporary.rename(folder)
     except OSError as err:
