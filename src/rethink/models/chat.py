@@ -10,7 +10,7 @@ from typing import Any
 
 from rethink.errors import UserError
 from rethink.models.special_text import SpecialText
-from rethink.models.vision.picture_text import PictureText
+from rethink.models.vision.picture_text import BLIND, PictureText
 from rethink.pictures import Picture, without_pictures
 from rethink.thinking import SPECIAL_TOKENS, opening_mark
 from rethink.types import Message
@@ -54,7 +54,7 @@ class Chat:
     in_parts: bool = False
     thinking: tuple[str, ...] = ()
     pictures: PictureText | None = None
-    blind: str = "it has no vision tower, or its folder has no image processor"
+    blind: str = BLIND
     images_in_parts: bool = False
 
     def __post_init__(self) -> None:

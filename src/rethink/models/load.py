@@ -85,9 +85,9 @@ def load_model(
     _align(module)
     rows = int(module.get_input_embeddings().weight.shape[0])
     check_vocabulary(path, tokenizer, rows)
-    pictures = open_picture_text(base_source or source, module.config)
+    pictures, blind = open_picture_text(base_source or source, module.config)
     chat = open_chat(path, tokenizer, _stop_ids(module, tokenizer), template, template_options or {}, rows, pictures)
-    chat = replace(chat, thinking=thinking)
+    chat = replace(chat, thinking=thinking, blind=blind)
     model = choose_forward_pass(LanguageModel(module, chat, path=base or path))
     if pictures is not None:
         model = open_eyes(model, pictures)

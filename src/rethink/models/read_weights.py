@@ -19,6 +19,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging
 
 from rethink.errors import UserError
+from rethink.models.forward.embedding import can_see
 from rethink.models.sharded_weights import is_sharded, read_weights
 
 SHOWN = 3
@@ -31,6 +32,14 @@ def model_class(config: Any) -> Any:
     if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return AutoModelForImageTextToText
     return AutoModelForCausalLM
+
+
+def opened_config(config: Any) -> Any:
+    """Return the configuration that the opened module has: that of the text if its class is for text alone."""
+    if not can_see(config) or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return config
+    text, opened = config.get_text_config(), MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].config_class
+    return text if opened is type(text) else config
 
 
 def read_module(path: str, dtype: torch.dtype) -> Any:

@@ -22,6 +22,9 @@ FILES = ("processor_config.json", "preprocessor_config.json")
 """The files of a processor, of which a model that can see has one."""
 
 OF_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+BLIND = "it has no vision tower, is opened without it, or its folder has no image processor"
+"""Why most models cannot see."""
+
 KEPT = 4
 """Pictures whose pixels are kept, because prompt and vectors are usually wanted one soon after the other."""
 
@@ -116,25 +119,32 @@ def has_processor(folder: str) -> bool:
     return any((Path(folder) / name).is_file() for name in FILES)
 
 
-def open_picture_text(folder: str, config: Any) -> PictureText | None:
-    """Return the pictures' side of a model's chat; None for a model that cannot see, or has no processor.
+def open_picture_text(folder: str, config: Any) -> tuple[PictureText | None, str]:
+    """Return the pictures' side of a model's chat; or None and why the model cannot see.
 
-    Raise UserError for a processor that cannot be opened."""
+    A processor that cannot be opened is no error, since texts need none."""
     is_here = Path(folder).is_dir()
     if not can_see(config) or (is_here and not has_processor(folder)):
-        return None
+        return None, BLIND
+    try:
+        return PictureText(_open_processor(folder, config)), ""
+    except OSError as err:  # a model on the hub may have no processor
+        return None, f"cannot open its image processor: {reason(err)}" if is_here else BLIND
+    except ImportError as err:
+        return None, f"its image processor needs a package: {reason(err)}"
+    except Exception as err:  # the library raises errors of all kinds for files that it cannot read
+        return None, f"cannot open its image processor: {reason(err)}"
+
+
+def _open_processor(folder: str, config: Any) -> Any:
+    """Return the processor, or the image side of one whose video side needs a package that is missing."""
     try:
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-    except OSError:
-        if is_here:
-            raise
-        return None  # a model on the hub without a processor
-    except ImportError as err:
+    except ImportError:
         processor = images_only(folder, config) if has_grids(config) else None
         if processor is None:
-            raise UserError(f"the image processor of {folder} needs a package: {reason(err)}") from err
-    except Exception as err:  # the library raises errors of all kinds for files that it cannot read
-        raise UserError(f"cannot open the image processor of {folder}: {reason(err)}") from err
-    if getattr(processor, "image_token", None) is None or getattr(processor, "image_processor", None) is None:
-        return None
-    return PictureText(processor)
+            raise
+    for part in ("image_token", "image_processor"):
+        if getattr(processor, part, None) is None:
+            raise UserError(f"{type(processor).__name__} has no {part}")
+    return processor
