@@ -188,6 +188,11 @@ class Prompt:
         return f"{self.problem.id}/{self.phase}/{self.seed:016x}"
 
     @property
+    def images(self) -> tuple[Picture, ...]:
+        """The pictures of all messages, in order."""
+        return tuple(picture for message in self.messages for picture in message.images)
+
+    @property
     def judged_draft(self) -> Sample | None:
         """The last reply before this prompt that has a verdict, right or wrong; critiques and checks have none.
 

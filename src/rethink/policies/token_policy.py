@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rethink.errors import UserError
 from rethink.models.language_model import LanguageModel
+from rethink.pictures import Picture
 from rethink.policies.base import TrainedPolicy
 from rethink.policies.edits import append_forced, append_sampled, as_reply_to, common_sampling, cut_to, without_end
 from rethink.seeds import stable_hash
@@ -20,13 +21,15 @@ from rethink.types import Group, Prompt, Sample, Sampling, StopReason
 class Request:
     """A request for `n` replies to one tokenized prompt, with sample indices from `first` on.
 
-    `max_tokens` is the limit of these replies; None is that of the sampling, which must not be lower."""
+    `max_tokens` is the limit of these replies; None is that of the sampling, which must not be lower. `keep` holds the
+    pictures of the ids in memory, even after the client has left (`pictures.find`)."""
 
     ids: tuple[int, ...]
     n: int
     seed: int
     first: int = 0
     max_tokens: int | None = None
+    keep: tuple[Picture, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass
@@ -113,7 +116,7 @@ class TokenPolicy(TrainedPolicy, ABC):
         for i, prompt in enumerate(prompts):
             ids = self.model.chat.encode(prompt.messages)
             if self._fits(prompt, len(ids), sampling.max_tokens) and n > 0:
-                found[i] = Request(ids, n, prompt.seed)
+                found[i] = Request(ids, n, prompt.seed, keep=prompt.images)
         return found
 
     def to_group(
@@ -183,7 +186,7 @@ class TokenPolicy(TrainedPolicy, ABC):
             if room > 0 and self._fits(sample.prompt, len(sample.prompt_ids), own.max_tokens):
                 starts[i] = replace(append_forced(sample, added, "", "length"), sampling=own)
                 seed = stable_hash(sample.prompt.seed, "extend", len(ids), text)
-                requests.append(Request(sample.prompt_ids + ids, 1, seed, sample.index, room))
+                requests.append(Request(sample.prompt_ids + ids, 1, seed, sample.index, room, sample.prompt.images))
         if not requests:
             return found
         places = list(starts)

@@ -32,6 +32,7 @@ class PictureVectors:
         self.has_grids = has_grids(module.config)
         self.n_computed = self.n_bytes = 0
         self._kept: OrderedDict[int, Tensor] = OrderedDict()
+        self._grids: dict[int, tuple[int, int, int]] = {}
         self._lock = RLock()
 
     def see(self, x_T_H: Tensor, ids_T: Tensor, mask_T: Tensor) -> Seen:
@@ -56,15 +57,22 @@ class PictureVectors:
             if i < FIRST_ID:
                 start, after = after, after + 1
             elif _split(i)[1] == 0:
-                start, after = after, after + max(self.text.grid_of(_picture(i)))
+                start, after = after, after + max(self._grid_of(i))
             found.append(start)
         return found, after
 
     def _offsets(self, i: int) -> tuple[int, int, int]:
         """Return how far the time, row and column of a vector are from the position of its picture."""
-        _, h, w = self.text.grid_of(_picture(i))
+        _, h, w = self._grid_of(i)
         place = _split(i)[1]
         return place // (h * w), place // w % h, place % w
+
+    def _grid_of(self, i: int) -> tuple[int, int, int]:
+        """Return the times, rows and columns of the picture that an id is of."""
+        key = _split(i)[0]
+        if key not in self._grids:
+            self._grids[key] = self.text.grid_of(_find(key))
+        return self._grids[key]
 
     def rows(self, ids: Sequence[int]) -> Tensor:
         """Return the vectors [N, H] with these ids."""
@@ -124,11 +132,6 @@ class PictureVectors:
 
 def _find(key: int) -> Picture:
     return find(f"{key:0{KEY_BITS // 4}x}")
-
-
-def _picture(i: int) -> Picture:
-    """Return the picture that an id is of."""
-    return _find(_split(i)[0])
 
 
 def _flat(part: Tensor | Sequence[Tensor]) -> Tensor:
