@@ -8,6 +8,8 @@ from typing import Any
 
 from transformers import AutoImageProcessor, AutoTokenizer
 
+from rethink.models import hub
+
 FILES = "*processor_config.json", "chat_template*"
 
 
@@ -15,7 +17,7 @@ class ImagesOnly:
     """Does for images what the processors of the Qwen-VL family do: one image token for each square of merged patches."""
 
     def __init__(self, folder: str, image_token: str) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder if Path(folder).is_dir() else hub.cached_folder(folder) or folder)
         self.image_processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self.image_token = image_token
@@ -34,7 +36,8 @@ class ImagesOnly:
         return found | {"mm_token_type_ids": (found["input_ids"] == image_id).int()}
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Copy the processor's files."""
+        """Write the image processor, and copy the files of the whole processor where they are at hand."""
+        self.image_processor.save_pretrained(folder)
         for pattern in FILES:
             for file in self.folder.glob(pattern):
                 shutil.copy(file, folder)
