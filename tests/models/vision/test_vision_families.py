@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,14 +10,19 @@ from tempfile import TemporaryDirectory
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoConfig, AutoProcessor
 
 from rethink.errors import UserError
 from rethink.models import lora
+from rethink.models.forward.embedding import can_see
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
-from rethink.pictures import FIRST_ID, Picture, without_pictures
+from rethink.models.model_info import read_model_info
+from rethink.models.read_weights import opened_config
+from rethink.models.vision.images_only import ImagesOnly
+from rethink.pictures import FIRST_ID, Picture, find, without_pictures
 from rethink.policies.local import LocalPolicy
-from rethink.settings import Lora
+from rethink.settings import Lora, ModelSource
 from rethink.training.losses.forward import trained_log_probs
 from rethink.training.micro_batch import TrainingSample, lay_out
 from rethink.types import Message, Problem, Prompt, Sample, Sampling, Verdict
@@ -198,3 +204,67 @@ def test_text_that_spells_the_image_token_stays_text() -> None:
     assert model.pictures is not None
     token = model.pictures.text.token_id
     assert token not in model.chat.encode((Message("user", "What does <image> mean?"),))
+
+
+def test_a_processor_that_cannot_be_opened_leaves_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against runs of text that end because the package of an image processor is missing."""
+    folder = str(save_vision_model(tmp_path, "LLaVA"))
+
+    def fail(*args: object, **how: object) -> None:
+        raise ImportError("it needs the torchvision library")
+
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", fail)
+    info = read_model_info(ModelSource(folder))
+    assert info is not None
+    for chat in (info.chat, load_model(folder).chat):
+        assert chat.encode(ASKED[3])
+        with pytest.raises(UserError, match=r"cannot see: its image processor needs a package: .*torchvision"):
+            chat.encode(ASKED[0])
+
+
+@pytest.mark.parametrize(("kind", "sees"), [("llama4", False), ("qwen3_5", False), ("gemma3", True), ("llava", True)])
+def test_models_that_are_opened_for_text_alone_do_not_see(kind: str, sees: bool) -> None:
+    """Guards against problems with images that pass the check before a run, and fail when the model is loaded."""
+    config = AutoConfig.for_model(kind)
+    assert can_see(config)
+    assert can_see(opened_config(config)) == sees
+
+
+def test_a_request_keeps_its_pictures() -> None:
+    """Guards against a prefill whose picture is gone because the client that sent it has left."""
+    policy = LocalPolicy(family("LLaVA"), Sampling(max_tokens=3))
+    shown = picture("orange")
+    digest, problem = shown.digest, Problem("p", "?", "x", lambda reply, gold: Verdict(False))
+    asked = Prompt(problem, "solve", (Message("user", "What?", (shown,)),), seed=0)
+    requests = policy.make_requests([asked], 1, policy.sampling)
+    del shown, asked
+    gc.collect()
+    assert [kept.digest for kept in requests[0].keep] == [digest]
+    assert find(digest) is requests[0].keep[0]
+
+
+def test_an_image_processor_of_the_hub_is_saved(tmp_path: Path) -> None:
+    """Guards against checkpoints of a model named on the hub that cannot see, because there is no folder to copy from."""
+    processor = ImagesOnly(str(save_vision_model(tmp_path / "model", "Qwen2.5-VL")), "<image>")
+    processor.folder = tmp_path / "not" / "here"
+    (tmp_path / "saved").mkdir()
+    processor.tokenizer.save_pretrained(tmp_path / "saved")
+    processor.save_pretrained(tmp_path / "saved")
+    again = ImagesOnly(str(tmp_path / "saved"), "<image>")
+    image = RED.open()
+    before, after = (p.image_processor(images=[image], return_tensors="pt") for p in (processor, again))
+    assert torch.equal(before["pixel_values"], after["pixel_values"])
+
+
+def test_decode_steps_do_not_look_for_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a step of decoding that waits for the GPU to learn that a reply has no pictures."""
+    n_asked: list[int] = []
+
+    def count(ids_T: Tensor, table: object, pictures: object, attend: object) -> None:
+        n_asked.append(getattr(attend, "only_tokens", False))
+
+    monkeypatch.setattr("rethink.models.forward.fused.see", count)
+    monkeypatch.setattr("rethink.models.forward.modules.see", count)
+    LocalPolicy(family("LLaVA"), Sampling(max_tokens=4)).sample(prompts()[3:], 1)
+    assert n_asked[0] is False
+    assert set(n_asked[1:]) == {True}

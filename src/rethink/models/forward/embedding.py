@@ -40,9 +40,11 @@ class Pictures(Protocol):
         ...
 
 
-def see(ids_T: Tensor, table: Callable[[Tensor], Tensor], pictures: Pictures | None) -> Seen | None:
-    """Return a flat sequence in which there are pictures; None for one of text. The vectors have no gradient."""
-    if pictures is None:
+def see(ids_T: Tensor, table: Callable[[Tensor], Tensor], pictures: Pictures | None, attend: object) -> Seen | None:
+    """Return a flat sequence in which there are pictures; None for one of text. The vectors have no gradient.
+
+    Sampled tokens are text: to look for pictures among them (`attend.only_tokens`) would wait for the GPU at each step."""
+    if pictures is None or getattr(attend, "only_tokens", False):
         return None
     mask_T = ids_T >= FIRST_ID
     return pictures.see(table(ids_T.masked_fill(mask_T, 0)), ids_T, mask_T) if bool(mask_T.any()) else None

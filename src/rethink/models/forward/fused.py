@@ -123,7 +123,7 @@ class FusedWeights:
 
     def hidden(self, ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
         """Return final hidden states [T, H]; see `Weights`."""
-        seen = see(ids_T, self._look_up, self.pictures)
+        seen = see(ids_T, self._look_up, self.pictures, attend)
         x_T_H = (self._look_up(ids_T) if seen is None else seen.x_T_H).float()
         rope_T_1_D = self._rope(x_T_H, positions_T)
         for i, layer in enumerate(self.layers):

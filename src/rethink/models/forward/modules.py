@@ -118,7 +118,7 @@ class ModuleWeights:
         """Return final hidden states [T, H]; see `Weights`."""
         inner = body(self.module)
         given: dict[str, Any] = {"input_ids": ids_T[None], "position_ids": positions_T[None]}
-        seen = see(ids_T, inner.get_input_embeddings(), self.pictures)
+        seen = see(ids_T, inner.get_input_embeddings(), self.pictures, attend)
         if seen is not None:
             given = {"inputs_embeds": seen.x_T_H[None], "position_ids": positions_T[None]}
             if seen.offsets_3_T is not None:

@@ -54,6 +54,8 @@ class Cache:
     `n_layouts` does not change (see `Graphs`).
     """
 
+    only_tokens = True  # prompts may have pictures, but replies have none (`embedding.see`)
+
     def __init__(self, shape: CacheShape, like: Prefilled, *, recorded: bool = False) -> None:
         keys = like.layers[0][0]
         s, n_shared = shape, 0 if shape.own_columns else shape.n_prompts
