@@ -8,7 +8,7 @@ from typing import Any
 import openai
 
 from rethink.errors import UserError
-from rethink.pictures import refuse_pictures
+from rethink.pictures import NO_SERVER, refuse_pictures
 from rethink.policies.endpoint.faults import Fault, parse_error
 from rethink.policies.endpoint.messages import wire_message
 from rethink.policies.endpoint.protocol import CONTINUE_TURN
@@ -35,6 +35,8 @@ async def completion_log_probs(
     Raise UserError if the server returns no log-probs, or log-probs of other ids."""
     if not sample.ids:
         return ()
+    if prompt is not None and prompt.images:
+        raise UserError(NO_SERVER)
     prompt_ids = sample.prompt_ids if prompt is None else await _prompt_ids(client, model, headers, prompt)
     refuse_pictures(prompt_ids)
     ids = [*prompt_ids, *sample.ids]
