@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import gc
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +51,38 @@ def test_an_image_of_pillow_is_read_by_its_pixels() -> None:
     assert (found.size, found.open().getpixel((2, 1))) == ((3, 2), (0, 0, 255))
 
 
+def jpeg(size: tuple[int, int] = (300, 200), **how: Any) -> bytes:
+    stream = io.BytesIO()
+    Image.effect_noise(size, 50).convert("RGB").save(stream, how.pop("format", "JPEG"), **how)
+    return stream.getvalue()
+
+
+def wide_png(width: int) -> bytes:
+    """Return a PNG file whose header alone says that it is so wide, and as high."""
+    sizes = struct.pack(">II", width, width)
+    start = DATA[:16] + sizes + DATA[24:29]
+    return start + struct.pack(">I", zlib.crc32(start[12:])) + DATA[33:]
+
+
+def test_a_photo_of_a_phone_is_a_jpeg() -> None:
+    """Guards against photos with a second picture (MPO) that are refused, or that no server takes."""
+    data = jpeg(format="MPO", save_all=True, append_images=[Image.new("RGB", (300, 200))])
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.format == "MPO"
+    found = read_picture(data, "here")
+    assert (found.kind, found.name[-4:]) == ("JPEG", ".jpg")
+    assert found.data_url().startswith("data:image/jpeg;base64,")
+
+
 BAD: dict[str, tuple[Any, str]] = {
     "no file": ("b.png", "f.jsonl, line 3: the column 'image': there is no file .*b.png"),
     "no image": (b"text", "the image is damaged or no image"),
     "cut short": (DATA[:60], "is damaged or no image"),
+    "a JPEG that is cut short": (jpeg()[:-2000], "is damaged or no image"),
+    "a bomb": (wide_png(7000), "more than 40 million pixels; make it smaller"),
+    "a large bomb": (wide_png(60_000), "more than 40 million pixels; make it smaller"),
+    "another format": (jpeg(format="PPM"), "JPEG, PNG, GIF, WEBP, BMP, TIFF can be read"),
+    "a URL that is not ASCII": ("data:image/png;base64,\u00e9", "not data:image"),
     "a web address": ("https://x.org/a.png", "web address .* download the image"),
     "a bad URL": ("data:image/png;base64,@@", "not data:image"),
     "a number": (7, "is no image, but int"),
@@ -151,6 +181,7 @@ def test_parts_of_a_message() -> None:
     assert Message("user", "What?").parts == ["What?"]
     assert Message("user", "What?", (a, b)).parts == [a, b, "What?"]
     assert Message("user", "Is <image> or <image>?", (a, b)).parts == ["Is ", a, " or ", b, "?"]
+    assert Message("user", "Is <image>?", (a, b)).parts == [a, b, "Is <image>?"]
 
 
 def test_stored_once_under_its_content(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ pictures have different ids, and what compares, caches, packs or stores prompts 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import io
 import re
@@ -37,6 +36,9 @@ MAX_VECTORS = 1 << PLACE_BITS
 _NUMBERED = re.compile(r"<image[ _]?(\d+)>")
 _DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,(.*)", re.DOTALL)
 _ENDINGS = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif"}
+MOST_PIXELS = 40_000_000
+"""The largest picture that is decoded, so that a small file cannot fill the memory: 120 MB in RGB."""
+
 _known: WeakValueDictionary[int, Picture] = WeakValueDictionary()
 
 
@@ -110,7 +112,7 @@ def read_picture(value: Any, where: str, folder: Path | None = None) -> Picture:
         found = _DATA_URL.match(value)
         try:
             data = base64.b64decode(found[1], validate=True) if found else b""
-        except binascii.Error:
+        except ValueError:  # binascii.Error, and text that is not ASCII
             data = b""
         if not data:
             raise UserError(f"{where} is a data URL, but not data:image/...;base64,... with valid base64")
@@ -160,6 +162,11 @@ def one_mark_each(text: str, n_pictures: int) -> str:
     if n_pictures < 1 or len(parts) <= n_pictures + 1:
         return text
     return MARK.join(parts[: n_pictures + 1]) + "".join(f"(the image above){part}" for part in parts[n_pictures + 1 :])
+
+
+def as_words(text: str) -> str:
+    """Return a text without marks, for what stands beside a question with pictures: a mark there is a model's word."""
+    return text.replace(MARK, "(image)")
 
 
 def known_picture(picture: Picture) -> Picture:
@@ -240,18 +247,32 @@ def _read_file(name: str, where: str, folder: Path | None) -> Picture:
 
 
 def _checked(data: bytes, source: bytes | Path, where: str) -> Picture:
-    """Return the picture. Raise UserError if its bytes are no picture that can be opened."""
+    """Return the picture. Raise UserError if its bytes are no picture that can be decoded."""
+    digest = hashlib.sha256(data).hexdigest()
+    known = _known.get(key_of(digest))
+    if known is not None and known.digest == digest:
+        return known
     pillow, _ = _pillow()
     name = "" if isinstance(source, bytes) else f" {source}"
+    too_large = f"{where}: the image{name} has more than {MOST_PIXELS // 10**6} million pixels; make it smaller"
     try:
-        with pillow.open(io.BytesIO(data)) as image:
+        with pillow.open(io.BytesIO(data), formats=list(_ENDINGS)) as image:
             kind, size = str(image.format), image.size
-            image.verify()
+            if size[0] * size[1] <= MOST_PIXELS:
+                image.verify()
+        if size[0] * size[1] <= MOST_PIXELS:
+            with pillow.open(io.BytesIO(data), formats=list(_ENDINGS)) as image:  # verify() decodes no JPEG
+                image.load()
+    except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as err:
+        raise UserError(too_large) from err
     except Exception as err:  # Pillow raises many types
-        raise UserError(f"{where}: the image{name} is damaged or no image ({len(data)} bytes)") from err
-    if kind not in _ENDINGS:
-        raise UserError(f"{where}: the image{name} is in the format {kind}; save it as PNG or JPEG")
-    return known_picture(Picture(hashlib.sha256(data).hexdigest(), kind, size, source))
+        raise UserError(
+            f"{where}: the image{name} is damaged or no image ({len(data)} bytes); {', '.join(_ENDINGS)} can be read"
+        ) from err
+    if size[0] * size[1] > MOST_PIXELS:
+        raise UserError(too_large)
+    kind = "JPEG" if kind == "MPO" else kind  # a JPEG with more pictures after the first, from phones
+    return known_picture(Picture(digest, kind, size, source))
 
 
 def _pillow() -> tuple[Any, Any]:

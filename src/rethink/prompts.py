@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rethink.errors import UserError
-from rethink.pictures import one_mark_each
+from rethink.pictures import as_words, one_mark_each
 from rethink.seeds import stable_hash
 from rethink.thinking import after_thinking, split_thinking
 from rethink.types import Message, Problem, Prompt, Sample
@@ -230,6 +230,7 @@ class Prompts(PromptTexts):
         """Return a prompt for another answer after a reflection. It shows `reflections`, but no earlier answer."""
         task = self._solve_messages(reflection.problem)[-1].content
         listed = "\n".join(f"- {text.strip()}" for text in reflections)
+        listed = beside_images(reflection.problem, listed)
         turn = about(reflection.problem, fill(self.remember, task=task, reflections=listed))
         seed = stable_hash(reflection.prompt.seed, "again", reflection.index)
         opening = self._opening(reflection.problem)
@@ -237,7 +238,7 @@ class Prompts(PromptTexts):
 
     def ask_to_rate(self, reply: Sample) -> Prompt:
         """Return a prompt that asks a judge to rate one candidate, shown without its thinking."""
-        shown = self.shorten(reply.text)
+        shown = beside_images(reply.problem, self.shorten(reply.text))
         turn = about_all(reply.problem, fill(self.rate, question=reply.problem.transcript, candidate=shown))
         return Prompt(reply.problem, "rate", (turn,), stable_hash(reply.prompt.seed, "rate", reply.index), draft=reply)
 
@@ -262,7 +263,9 @@ class Prompts(PromptTexts):
         'Solve 2 + 2? Is it 4?'
         """
         task = self._solve_messages(problem)[-1].content
-        filled = {"question": problem.question, "task": task, **values}
+        filled = {"question": problem.question, "task": task}
+        for name, value in values.items():
+            filled[name] = beside_images(problem, value)
         refuse_unfilled(f"the {phase} text", text, tuple(filled))
         key = () if draft is None else draft.key
         messages = (*self._opening(problem), about(problem, fill(text, **filled)))
@@ -296,7 +299,8 @@ class Prompts(PromptTexts):
     def _merge_messages(self, problem: Problem, candidates: Sequence[str]) -> tuple[Message, ...]:
         """Return one turn with the problem and all candidates, shown without their thinking."""
         shown = [fill(self.candidate, n=str(n), candidate=self.shorten(c)) for n, c in enumerate(candidates, start=1)]
-        text = fill(self.merge, candidates=self.between.join(shown), question=problem.question)
+        listed = beside_images(problem, self.between.join(shown))
+        text = fill(self.merge, candidates=listed, question=problem.question)
         return (*self._opening(problem), about(problem, text))
 
     def _refine_messages(self, problem: Problem, draft: str) -> tuple[Message, ...]:
@@ -350,6 +354,11 @@ def about(problem: Problem, text: str) -> Message:
 def about_all(problem: Problem, text: str) -> Message:
     """Return a turn of the user with a text that shows the problem's whole transcript, and all its pictures."""
     return Message("user", one_mark_each(text, len(problem.all_images)), problem.all_images)
+
+
+def beside_images(problem: Problem, text: str) -> str:
+    """Return a text, such as a reply, to show beside the problem's question. Marks in it stand for no picture."""
+    return as_words(text) if problem.all_images else text
 
 
 def refuse_unfilled(name: str, text: str, filled: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from rethink.pictures import MARK, Picture
+from rethink.pictures import MARK, Picture, as_words
 
 ChatRole = Literal["system", "user", "assistant"]
 StopReason = Literal["stop", "length", "failed"]
@@ -29,7 +29,8 @@ StopReason = Literal["stop", "length", "failed"]
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation. Its images come before the text, or where the text has the mark `pictures.MARK`."""
+    """One turn of a conversation. Its images come where the text has the mark `pictures.MARK`, or before the text if it has
+    not one mark for each."""
 
     role: ChatRole
     content: str
@@ -40,13 +41,20 @@ class Message:
         """The images and the texts before, between and after them, in order; without images, the text alone."""
         if not self.images:
             return [self.content]
-        if MARK not in self.content:
+        if self.content.count(MARK) != len(self.images):
             return [*self.images, self.content]
         first, *texts = self.content.split(MARK)
         found: list[str | Picture] = [first] if first else []
         for picture, text in zip(self.images, texts, strict=True):
             found += [picture, text] if text else [picture]
         return found
+
+
+def _with_marks(turn: Message) -> Message:
+    """Return a turn with exactly one mark for each of its images."""
+    if turn.content.count(MARK) == len(turn.images):
+        return turn
+    return replace(turn, content=f"{MARK}\n" * len(turn.images) + as_words(turn.content))
 
 
 @dataclass(frozen=True)
@@ -156,7 +164,9 @@ class Problem:
         """The question, after the turns before it, as one text."""
         if not self.earlier:
             return self.question
-        turns = [*self.earlier, Message("user", self.question)]
+        turns = [*self.earlier, Message("user", self.question, self.images)]
+        if self.all_images and any(MARK in turn.content for turn in turns):
+            turns = list(map(_with_marks, turns))
         return "\n\n".join(f"{turn.role.capitalize()}: {turn.content}" for turn in turns)
 
     def grade(self, reply: str) -> Verdict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import datasets
 import pytest
 
 from rethink.errors import UserError
+from rethink.methods.think_tuning_feedback import teacher_prompt
 from rethink.pictures import Picture
 from rethink.problems.source import load_problems
-from rethink.prompts import Prompts
+from rethink.prompts import Prompts, about_all
 from rethink.settings import ProblemSource
+from rethink.strategies.socratic import Settings, TreeNode, expand
 from rethink.types import Message, Problem
 from support.images import picture, png
+from support.samples import make_sample
 
 RED, BLUE = picture(), picture("blue")
 URL = "data:image/png;base64," + base64.b64encode(png()).decode()
@@ -40,7 +44,8 @@ ROWS: dict[str, tuple[dict[str, Any], list[Picture]]] = {
     "LLaVA": ({"question": [{"from": "human", "value": "<image>\nHow many?"}], "image": png()}, [RED]),
     "parts": ({"question": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": URL}},
         {"type": "text", "text": "How many?"}]}]}, [RED]),
-    "MathVista": ({"question": "How many?", "decoded_image": png()}, [RED]),
+    "MathVista": ({"question": "How many?", "image": "images/1.jpg", "decoded_image": png()}, [RED]),
+    "upper case": ({"question": "How many?", "Image": png()}, [RED]),
 }  # fmt: skip
 
 
@@ -93,6 +98,15 @@ def test_a_data_set_of_the_hub(tmp_path: Path) -> None:
     assert problem.images == (BLUE,)
 
 
+def test_an_image_in_a_column_that_is_not_read() -> None:
+    """Guards against questions that are asked without an image of their row."""
+    row = {"question": "How many?", "image": png(), "after": {"bytes": png("blue"), "path": None}}
+    with pytest.raises(UserError, match=r"row 0: the column 'after' has an image .* problems\.images=image,after"):
+        load(row)
+    assert load(row, images="image,after").images == (RED, BLUE)
+    assert load({**row, "after": {"bytes": b"RIFF....WAVE", "path": "a.wav"}}).images == (RED,)
+
+
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "too many marks": ({"question": "a <image> b <image>", "image": png()}, "2 times <image>, but the row has 1"),
     "no image": ({"question": "What is in <image>?"}, "holds the placeholder <image> of something that is not there"),
@@ -122,3 +136,39 @@ def test_every_phase_shows_the_images() -> None:
     composed = prompts.compose(problem, "check", "{task} Is it right?")
     assert composed.messages[-1].images == (RED,)
     assert composed.messages[-1].content.count("<image>") == 1
+
+
+WORDS = "I see <image> and <image>."
+
+
+def test_marks_in_replies_are_words() -> None:
+    """Guards against replies that spell the mark, and so take the place of an image or end the run."""
+    for question in ("What is it?", "Is <image> large?"):
+        problem = load({"question": question, "image": png()}, verifier="boxed")
+        prompts = Prompts(
+            merge="{candidates} {question}", remember="{reflections} {task}", rate="{candidate} {question}"
+        )
+        draft = replace(make_sample((1,)), text=WORDS, prompt=prompts.ask([problem])[0])
+        asked = [
+            prompts.ask_to_rate(draft),
+            prompts.ask_with_reflections(draft, [WORDS]),
+            prompts.ask_to_merge([problem], [[WORDS]])[0],
+            prompts.compose(problem, "check", "{reply} {question}", reply=WORDS),
+            teacher_prompt(prompts, draft, "tags"),
+            *next(expand(prompts, problem, TreeNode(((WORDS, WORDS),)), Settings()))[0],
+        ]
+        for prompt in asked:
+            message = prompt.messages[-1]
+            assert "I see (image) and (image)." in message.content, prompt.phase
+            before = message.parts[message.parts.index(RED) - 1] if "<image>" in question else ""
+            assert message.parts.count(RED) == 1
+            assert str(before).endswith("Is ") or "<image>" not in question
+
+
+def test_a_transcript_has_a_mark_for_each_image() -> None:
+    """Guards against prompts with fewer marks than images, where one turn has its image in front and another within."""
+    problem = load({"question": "?"})
+    earlier = (Message("user", "What?", (RED,)), Message("assistant", "No <image>."))
+    problem = replace(problem, question="Compare <image> with it.", earlier=earlier, images=(BLUE,))
+    parts = about_all(problem, problem.transcript).parts
+    assert parts == ["User: ", RED, "\nWhat?\n\nAssistant: No (image).\n\nUser: Compare ", BLUE, " with it."]

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from typing import Literal
 
-from rethink.prompts import Prompts, about_all
+from rethink.prompts import Prompts, about_all, beside_images
 from rethink.types import Group, Message, Prompt, Sample
 
 TEACHER = (
@@ -77,7 +77,8 @@ def teacher_prompt(prompts: Prompts, sample: Sample, style: Literal["tags", "aga
     turns = [Message("system", TEACHER)]
     for question, response, note in EXAMPLES:
         turns += [Message("user", _asked(question, response)), Message("assistant", note)]
-    turns.append(about_all(sample.problem, _asked(sample.problem.transcript, sample.text)))
+    problem = sample.problem
+    turns.append(about_all(problem, _asked(problem.transcript, beside_images(problem, sample.text))))
     return replace(refine, phase="teach", messages=tuple(turns))
 
 

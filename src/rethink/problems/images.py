@@ -11,8 +11,12 @@ from rethink.pictures import MARK, Picture, mark_places, read_picture, read_pict
 from rethink.problems.rows import Row
 from rethink.types import Message
 
-USUAL = ("images", "image", "decoded_image")
-"""The columns that hold images if the source names none; MMMU has image_1 to image_7 instead."""
+USUAL = ("images", "decoded_image", "image")
+"""The columns that hold images if the source names none; upper and lower case are the same. MathVista has a path in `image`
+beside the picture in `decoded_image`; MMMU has image_1 to image_7 instead."""
+
+STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+"""How the files of images start."""
 
 PARTS = ("image", "image_url", "input_image")
 """The types of a message's parts that are images."""
@@ -34,10 +38,29 @@ def read_images(row: Row, names: str) -> tuple[Picture, ...]:
 
 
 def _usual(row: Row) -> list[str]:
+    """Return the columns to read if the source names none. Raise UserError for images in a column of another name."""
+    by_name = {str(name).lower(): str(name) for name in row.values}
+    found = [f"image_{n}" for n in range(1, MOST_NUMBERED) if row.has(f"image_{n}")]
     for name in USUAL:
-        if row.has(name) and row.value(name):
-            return [name]
-    return [f"image_{n}" for n in range(1, MOST_NUMBERED) if row.has(f"image_{n}")]
+        column = by_name.get(name, name)
+        if row.has(column) and row.value(column):
+            found = [column]
+            break
+    for name, value in row.values.items():
+        if name not in found and str(name).lower() not in USUAL and _is_image(value):
+            raise UserError(
+                f"{row.location}: the column {name!r} has an image that no prompt would show; name the columns to show "
+                f"with problems.images={','.join([*found, str(name)])}"
+            )
+    return found
+
+
+def _is_image(cell: Any) -> bool:
+    """Return whether a cell is one of the hub's image columns, or a list of such."""
+    if isinstance(cell, list | tuple) and cell:
+        return _is_image(cell[0])
+    data = cell.get("bytes") if isinstance(cell, dict) and set(cell) == {"bytes", "path"} else None
+    return isinstance(data, bytes) and (data.startswith(STARTS) or data[8:12] == b"WEBP")
 
 
 def part_image(part: Any, where: str, row: Row) -> Picture | None:

@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
-from rethink.prompts import Prompts, about_all, fill, words_of
+from rethink.prompts import Prompts, about_all, beside_images, fill, words_of
 from rethink.seeds import stable_hash
 from rethink.strategies.attempt import OVERLONG, Attempt, Setup, reseed
 from rethink.strategies.vote import group_by_answer
@@ -227,7 +227,7 @@ def expand(prompts: Prompts, problem: Problem, node: TreeNode, settings: Setting
     if node.depth >= settings.depth:
         node.add_children([])
         return
-    units = _units_text(node.units) or "nothing yet"
+    units = beside_images(problem, _units_text(node.units) or "nothing yet")
     turn = about_all(problem, fill(prompts.sub_question, question=problem.transcript, units=units))
     width = settings.width if node.units else settings.first_width
     ask = _prompt(prompts, problem, node, "ask", (turn,))
@@ -235,7 +235,8 @@ def expand(prompts: Prompts, problem: Problem, node: TreeNode, settings: Setting
     new = new_sub_questions(prompts, node, [s.text for s in asked])
     asks: list[Prompt] = []
     for n, text in enumerate(new):
-        turn = about_all(problem, fill(prompts.sub_answer, question=problem.transcript, sub_question=text))
+        shown = beside_images(problem, text)
+        turn = about_all(problem, fill(prompts.sub_answer, question=problem.transcript, sub_question=shown))
         asks.append(_prompt(prompts, problem, node, f"tell {n}", (turn,)))
     answers = (yield asks, 1, Sampling(settings.temperature, settings.caps[1])) if asks else []
     node.add_children([(text, group[0].text) for text, group in zip(new, answers, strict=True) if group])
