@@ -459,6 +459,8 @@ def test_bodies_have_limits() -> None:
             return (await server.client.post("/v1/chat/completions", content=content, headers=headers)).status_code
 
         assert await post(b" " * 3000) == 413
+        refused = await server.client.post("/v1/chat/completions", content=b" " * 3000, headers=headers)
+        assert "larger than 2,000 bytes, the server's --max-body" in refused.json()["error"]["message"]
         assert await post(parts(5)) == 413
         assert await post(parts(3, 0.2)) == 408
         assert await post(b"[]") == 400

@@ -86,7 +86,7 @@ class App:
     async def _read_body(self, request: Request) -> bytes:
         """Return the body. Raise ApiError if it is too large or too slow."""
         most, parts, size = self.service.limits.body_bytes, [], 0
-        too_large = ApiError(413, f"the body is larger than {most:,} bytes")
+        too_large = ApiError(413, f"the body is larger than {most:,} bytes, the server's --max-body")
         length = request.headers.get("content-length", "0")
         if length.isdigit() and int(length[:20]) > most:
             raise too_large

@@ -13,7 +13,8 @@ class Limits:
     - `max_n`: the choices of a request.
     - `max_samples`: the replies that all passes of all choices of a request draw together.
     - `concurrency`: the choices that are worked on at once; `queue`: those that wait, before requests get HTTP 429.
-    - `body_bytes`, `body_s`: the size of a request's body, and the seconds in which it must arrive.
+    - `body_bytes`, `body_s`: the size of a request's body, and the seconds in which it must arrive; for a model that can
+      see, the size is `image_body_bytes`: room for photos in base64.
     - `grace_s`: the seconds that running requests get after SIGTERM.
     """
 
@@ -23,5 +24,6 @@ class Limits:
     concurrency: int = 64
     queue: int = 256
     body_bytes: int = 1 << 20
+    image_body_bytes: int = 20 << 20
     body_s: float = 30.0
     grace_s: float = 30.0

@@ -60,8 +60,14 @@ def serve(
         typer.Option(min=1, help="Replies that all passes of a request may draw.", rich_help_panel=LIMITS),
     ] = DEFAULTS.max_samples,
     max_body: Annotated[
-        int, typer.Option(metavar="BYTES", min=1024, help="Largest body of a request.", rich_help_panel=LIMITS)
-    ] = DEFAULTS.body_bytes,
+        int | None,
+        typer.Option(
+            metavar="BYTES",
+            min=1024,
+            help="Largest body of a request: 1 MiB if not set, or 20 MiB for a model that can see.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = None,
     grace: Annotated[
         float,
         typer.Option(
@@ -85,7 +91,8 @@ def serve(
         concurrency=concurrency,
         queue=queue,
         max_samples=max_samples,
-        body_bytes=max_body,
+        body_bytes=max_body or DEFAULTS.body_bytes,
+        image_body_bytes=max_body or DEFAULTS.image_body_bytes,
         grace_s=grace,
     )
     options = {"evaluation.strategy": strategy, "endpoint.url": endpoint}
