@@ -1,9 +1,9 @@
 # rethink in a container, with PyTorch's CPU build:
 #   docker build --tag rethink .
-#   docker run --rm --volume "$PWD:/work" rethink demo --updates 40 --out runs/demo
+#   docker run --rm --user "$(id -u):$(id -g)" --env HOME=/work --volume "$PWD:/work" rethink demo --updates 40 --out runs/demo
 # For GPUs, choose a CUDA build as `uv --torch-backend` names it, and any extras:
 #   docker build --tag rethink:cuda --build-arg TORCH=cu130 --build-arg EXTRAS="--extra peft --extra serve" .
-#   docker run --rm --gpus all --volume "$PWD:/work" rethink:cuda train demo-grpo
+#   docker run --rm --gpus all --user "$(id -u):$(id -g)" --env HOME=/work --volume "$PWD:/work" rethink:cuda train demo-grpo
 FROM python:3.11-slim
 
 ARG TORCH=cpu

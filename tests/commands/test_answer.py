@@ -208,7 +208,10 @@ REFUSED = [
     (["x?", "--resume"], "give one question in quotes, or --file"),
     (["What", "is", "it?"], "put the question in quotes right after the model"),
     (["--file", "q.jsonl"], "--file needs --out ANSWERS.jsonl"),
-    (["--file", "q.jsonl", "--out", "a.jsonl", "--gold", "5"], "from a column (--answer COLUMN), not from --gold"),
+    (
+        ["--file", "q.jsonl", "--out", "a.jsonl", "--gold", "5"],
+        "takes gold answers (--answer COLUMN) and images from columns",
+    ),
     (["--file", "q.jsonl", "--out", "q.jsonl"], "q.jsonl already exists; resume it with --resume"),
     (["--file", "q.jsonl", "--out", "a.jsonl", "--answer", "right"], "no column 'right'; there are question"),
     (["--file", "q.jsonl", "--out", "a.jsonl", "--strategy", "reflect"], "name the column of right answers"),

@@ -62,7 +62,7 @@ def test_the_recipe_passes_a_dry_run(
     )
     assert n_train + n_test == N
     assert f"{n_train} problems of {file.name}" in shown.out
-    assert f"held_out: 0.1 of {N} problems, {n_test}, are only for evaluation" in found.err
+    assert f"held_out = 0.1: {n_test} of {N} problems, for evaluation only" in found.err
 
 
 TRAINED = [name for name in METHODS if name not in ("gsr", "supercorrect", "ton", "reflect_retry_reward", "imitate")]
@@ -128,7 +128,28 @@ def test_nothing_is_overwritten(rethink: Rethink, tmp_path: Path) -> None:
     assert_one_message(rethink("new", "third", "--data", "nowhere.csv"), "there is no file nowhere.csv")
     assert_one_message(rethink("new", "third", "--data", "gsm9k"), "gsm8k")
     assert_one_message(rethink("new", "third", "--data", "math500"), "for evaluation")
-    assert_one_message(rethink("new", "a=b"), "is no name for a recipe")
+    assert_one_message(rethink("new", "third", "--data", "gsm8k, problems.csv"), "is several sources: name one file")
+    for name in ("a=b", ".toml", "folder/"):
+        assert_one_message(rethink("new", name), "is not a name for a recipe")
+    assert_one_message(rethink("new", "long" * 100), "File name too long")
+
+
+def test_printed_commands_can_be_copied(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against commands that a shell reads otherwise, and an evaluation of no problems."""
+    write_csv(tmp_path, n=1)
+    found = rethink("new", "my recipe", "--data", "problems.csv")
+    assert "rethink train 'my recipe.toml' --dry-run" in found.err
+    text = Path("my recipe.toml").read_text()
+    assert "# Evaluate:  rethink eval 'runs/my recipe' --on FILE --recipe 'my recipe.toml'\n" in text
+
+
+def test_an_input_in_a_late_row_is_part_of_the_questions(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against Alpaca's inputs that are lost because the first rows have none."""
+    rows = [{"instruction": f"What is {n} + {n}?", "input": "", "output": str(2 * n)} for n in range(300)]
+    rows[-1] |= {"instruction": "How long is this?", "input": "abc"}
+    (tmp_path / "alpaca.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert rethink("new", "alpaca", "--data", "alpaca.jsonl").code == 0
+    assert load_recipe("alpaca.toml").problems.context == "input"
 
 
 def test_a_folder_with_splits(rethink: Rethink, tmp_path: Path) -> None:

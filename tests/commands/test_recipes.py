@@ -33,7 +33,10 @@ def test_words_filter_the_list(rethink: Rethink) -> None:
     found = names(rethink("recipes", "qwen3-4B", "Grpo").out)
     assert found == ["dapo-qwen3-4b", "drgrpo-qwen3-4b", "grpo-qwen3-4b"]  # DAPO's method is grpo
     assert "thinktuning-llama3.2-3b" in names(rethink("recipes", "meta-llama").out)
-    assert_one_message(rethink("recipes", "qwen", "olmo"), "no recipe of the package contains qwen and olmo")
+    assert_one_message(
+        rethink("recipes", "qwen", "olmo"),
+        "no recipe's name, purpose, method, model or hardware contains qwen and olmo",
+    )
     assert_one_message(rethink("recipes", "demo-grop"), "did you mean demo-grpo?")
 
 

@@ -50,9 +50,9 @@ def test_jsonl_rows_have_their_line_number(tmp_path: Path) -> None:
         tmp_path, b'\xef\xbb\xbf{"a": 1}\r', b"", b" \t", '{"a": "x\u2028y\x85z"}'.encode(), b'{"a": "\\ud83d\\ude00"}'
     )
     assert list(read_rows(file)) == [
-        Row(f"{file}, line 1", {"a": 1}, 0),
-        Row(f"{file}, line 4", {"a": "x\u2028y\x85z"}, 1),
-        Row(f"{file}, line 5", {"a": "\N{GRINNING FACE}"}, 2),
+        Row(f"{file}, line 1", {"a": 1}, 0, folder=tmp_path),
+        Row(f"{file}, line 4", {"a": "x\u2028y\x85z"}, 1, folder=tmp_path),
+        Row(f"{file}, line 5", {"a": "\N{GRINNING FACE}"}, 2, folder=tmp_path),
     ]
 
 

@@ -54,6 +54,7 @@ QUESTIONS: dict[str, list[dict[str, Any]]] = {
     "equation": [{"question": "", "answer": {"numbers": [3, 7, 5], "target": 26}}],
     "countdown": [{"question": "3 7 5 -> 26", "answer": "3 7 5 -> 26"}],
     "signs": [{"question": "3 7 5 -> 26 ; 9 2 8 -> 15", "answer": "3 7 5 -> 26 ; 9 2 8 -> 15"}],
+    "shapes": [{"question": "What color is the triangle?", "answer": "red"}],
 }
 
 

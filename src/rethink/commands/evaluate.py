@@ -291,7 +291,7 @@ def resolve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str,
     refuse_contradictions({"model.path": model, "evaluation.problems.source": ",".join(on)}, settings)
     resolved = load_recipe(recipe or None, [f"model.path={toml_string(model)}", *source, *settings])
     if resolved.evaluation.problems is None or not resolved.evaluation.problems.source:
-        raise UserError("no problems: name a suite or a file with --on, or given answers with --drafts")
+        raise UserError("no problems: name a suite or a file with --on, or give answers with --drafts")
     refuse_without_effect(settings, resolved)
     return name_checkpoints(resolved, print_note)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,12 +40,12 @@ class Data:
 def new(name: str, data: str, model: str, method: str, question: str, answer: str, verifier: str) -> None:
     """Write NAME.toml and print what was assumed. Raise UserError, and write nothing, if the file of problems is not clear,
     or if there is such a recipe."""
-    file = Path(name if name.endswith(".toml") else f"{name}.toml")
-    if not file.stem or "=" in name:
-        raise UserError(f"{name!r} is no name for a recipe; write rethink new NAME --data FILE")
-    if file.exists():
-        raise UserError(f"{file} exists already and is not overwritten; choose another name")
+    file = _new_file(name)
     check_method(method)
+    if "," in data and not Path(data).exists() and any(is_data_name(one.strip()) for one in data.split(",")):
+        raise UserError(
+            f"{data} is several sources: name one file, and add the others to problems.source in the recipe"
+        )
     if is_data_name(data):
         found = _data_of_file(data, question, answer, verifier)
     else:
@@ -64,7 +66,21 @@ def new(name: str, data: str, model: str, method: str, question: str, answer: st
     load_recipe(file)
     print_result(str(file))
     assumed = [f"assumed: {one}" for one in recipe.assumed]
-    print_note("\n".join([*assumed, f"next: rethink train {file} --dry-run"]))
+    print_note("\n".join([*assumed, f"next: rethink train {shlex.quote(str(file))} --dry-run"]))
+
+
+def _new_file(name: str) -> Path:
+    """Return the file of a recipe with this name. Raise UserError if it exists, or could have no such name."""
+    file = Path(name if name.lower().endswith(".toml") else f"{name}.toml")
+    if name.endswith(("/", os.sep)) or file.name.lower() == ".toml" or "=" in name:
+        raise UserError(f"{name!r} is not a name for a recipe; write rethink new NAME --data FILE")
+    try:
+        exists = file.exists()
+    except OSError as err:
+        raise UserError(f"cannot write {file}: {err.strerror}") from err
+    if exists:
+        raise UserError(f"{file} exists already and is not overwritten; choose another name")
+    return file
 
 
 def write(file: Path, text: str) -> None:
@@ -95,7 +111,7 @@ def _data_elsewhere(name: str, question: str, answer: str, verifier: str) -> Dat
     notes = [f"{name} was not looked at: check its columns and splits"] if name.startswith("hub:") else []
     if "test" not in splits:
         source = replace(source, held_out=SHARES[0])
-        notes.append(f"held_out: {SHARES[0]:g} of the problems are only for evaluation")
+        notes.append(f"held_out = {SHARES[0]:g}: this share of the problems is for evaluation only")
     return Data(source, source, assumed=tuple(notes))
 
 
@@ -119,7 +135,7 @@ def _data_of_file(name: str, question: str, answer: str, verifier: str) -> Data:
     for share in SHARES:
         n_held_out = sum(bucket(problem) < share for problem in problems)
         if 0 < n_held_out < len(problems):
-            notes.append(f"held_out: {share:g} of {len(problems)} problems, {n_held_out}, are only for evaluation")
+            notes.append(f"held_out = {share:g}: {n_held_out} of {len(problems)} problems, for evaluation only")
             # A source without a test split holds out problems of its training split.
             held_out = replace(source, held_out=share, split="train" if test is None else "")
             return Data(held_out, held_out, len(problems) - n_held_out, tuple(notes))

@@ -55,4 +55,7 @@ def _why_none(words: Sequence[str]) -> str:
         except UserError as err:
             if "did you mean" in str(err):
                 return str(err)
-    return f"no recipe of the package contains {' and '.join(words)}; rethink recipes lists all of them"
+    return (
+        f"no recipe's name, purpose, method, model or hardware contains {' and '.join(words)}; rethink recipes lists "
+        "all of them"
+    )

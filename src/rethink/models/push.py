@@ -17,8 +17,14 @@ from rethink.credentials import KEY_PREFIXES, is_key, proxy_passwords, scrub
 from rethink.errors import UserError
 
 OF_A_MODEL = (
-    *("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "adapter_config.json"),
-    *("chat_template*", "additional_chat_templates/*", "*processor_config.json"),
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.bin",
+    "*.bin.index.json",
+    "adapter_config.json",
+    "chat_template*",
+    "additional_chat_templates/*",
+    "*processor_config.json",
 )
 """Files that a push removes from a repository if it does not replace them: two sets of weights are no model, and the
 libraries would take an older adapter, chat template or image processor for this model's."""

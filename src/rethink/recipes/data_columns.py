@@ -59,7 +59,9 @@ def inspect(file: Path, question: str = "", answer: str = "") -> DataColumns:
     answer = answer or _pick("answer", ANSWERS, rows, names, file, notes)
     for name in (question, answer):
         rows[0].value(name)
-    context = "input" if question == "instruction" and "input" in names else ""
+    # Rows further down may have an input where the first ones have none.
+    has_input = any("input" in row.values for row in rows)
+    context = "input" if question == "instruction" and has_input else ""
     if context:
         notes.append("context: input, in front of the instruction (Alpaca)")
     options = _options(rows, names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 from dataclasses import dataclass
 
 from rethink.errors import UserError
@@ -44,17 +45,19 @@ class NewRecipe:
         return "\n".join([*parts, self._evaluation()])
 
     def _header(self) -> str:
+        file, run = shlex.quote(self.file), shlex.quote(self.run)
+        on = " --on FILE" if self.evaluation is None else ""
         lines = [
             f"{self.method} on {self.model}, with problems of {self.problems.source}.",
             "",
-            f"Check:     rethink train {self.file} --dry-run",
-            f"Memory:    rethink plan {self.file} --gpus 1 --gpu-memory 80",
-            f"Train:     rethink train {self.file}",
-            f"Watch:     rethink view {self.run}",
-            f"Evaluate:  rethink eval {self.run} --recipe {self.file}",
+            f"Check:     rethink train {file} --dry-run",
+            f"Memory:    rethink plan {file} --gpus 1 --gpu-memory 80",
+            f"Train:     rethink train {file}",
+            f"Watch:     rethink view {run}",
+            f"Evaluate:  rethink eval {run}{on} --recipe {file}",
             "",
             "Lines such as `# name = value` show defaults, or what others use. docs/settings.md explains all settings, and",
-            f"`rethink train {self.file} --all` prints them.",
+            f"`rethink train {file} --all` prints them.",
         ]
         if self.assumed:
             lines += ["", "Assumed by `rethink new`; change what is wrong:", *(f"- {one}" for one in self.assumed)]

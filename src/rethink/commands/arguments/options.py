@@ -69,7 +69,8 @@ Lenient = Annotated[
     ),
 ]
 Folders = Annotated[
-    list[Path], typer.Argument(metavar="FOLDER...", help="Folders of runs and evaluations, or folders that hold such.")
+    list[Path],
+    typer.Argument(metavar="FOLDER...", help="Folders of runs and evaluations, or folders that contain them."),
 ]
 Metric = Annotated[
     list[str] | None,
@@ -82,7 +83,9 @@ Metric = Annotated[
 ]
 Thinking = Annotated[
     tuple[str, str] | None,
-    typer.Option(metavar="OPEN CLOSE", help="Marks of the thinking, if no common ones.", rich_help_panel=GRADING),
+    typer.Option(
+        metavar="OPEN CLOSE", help="Marks around the thinking, if they are not common ones.", rich_help_panel=GRADING
+    ),
 ]
 PromptRecipe = Annotated[
     str,

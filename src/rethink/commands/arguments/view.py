@@ -15,7 +15,9 @@ def view(
     port: Annotated[int, typer.Option(help="Port; 0 is any free one.", min=0, max=65535)] = 8420,
     host: Annotated[
         str,
-        typer.Option(help="Address to listen on. Everyone who reaches another one than 127.0.0.1 can read the runs."),
+        typer.Option(
+            help="Address to listen on. With any address other than 127.0.0.1, anyone who can reach it can read the runs."
+        ),
     ] = "127.0.0.1",
 ) -> None:
     """Show the page of runs and evaluations in a browser, and follow those that are under way. Ctrl-C ends it."""
