@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 from huggingface_hub import constants, metadata_load
 
-from rethink.jsonl import append, write_text
+from rethink.jsonl import append, to_json, write_text
 from rethink.models.bundled import TINY_MODEL
+from rethink.printable import printable
+from rethink.problems.shapes import draw_example
 from rethink.recipe import load_recipe, to_toml
 from rethink.training.base_model import find_base_model
 from rethink.training.export import export
 from rethink.training.model_card import write_card
 from support.command_line import in_process
 from support.report_runs import answer, held_out, step, update_record
+from support.vision_models import save_vision_model
 
 UPDATE = 6
 
@@ -195,7 +198,43 @@ def test_the_snippets_run(
     shown = rethink("answer", name, question, *options, "evaluation.sampling.temperature=0")
     assert shown.code == 0, shown.err
     draft, refinement = re.search(r"-- draft --\n(.*)\n\n-- refinement --\n(.*)\n\nanswer", shown.out).groups()  # type: ignore[union-attr]
+    assert run_snippet(text, capsys) == f"{draft}\n\n{refinement}\n"
+
+
+def run_snippet(text: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what the Python code of a card prints."""
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     capsys.readouterr()
     exec(compile(code, "README.md", "exec"), {})
-    assert capsys.readouterr().out == f"{draft}\n\n{refinement}\n"
+    return capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_snippets_of_a_model_that_can_see_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a card that calls the model one of text alone, and code that cannot open it or show it a picture: it
+    is compared with the replies that this package gets."""
+    pytest.importorskip("PIL")
+    run = make_run(tmp_path / "run", "evaluation.problems.source=shapes:count", "evaluation.sampling.max_tokens=6")
+    asked = {"question": "How many circles?", "images": ["0.png"]}
+    (run / "eval" / f"{UPDATE:06d}.jsonl").write_text(f"{to_json(asked)}\n")
+    save_vision_model(checkpoint(run), "LLaVA")
+    model = tmp_path / "model"
+    shutil.copytree(checkpoint(run), model)
+    fields, text = card_of(checkpoint(run), model, name="model", dtype="float32")
+    assert fields["pipeline_tag"] == "image-text-to-text"
+    assert "rethink answer model 'How many circles?' --image picture.png --recipe model/recipe.toml" in text
+    (tmp_path / "picture.png").write_bytes(draw_example())
+    rethink = in_process(capsys, monkeypatch, tmp_path)
+    shown = rethink(
+        *("answer", "model", "How many circles?", "--image", "picture.png", "--recipe", "model/recipe.toml"),
+        *("evaluation.sampling.temperature=0", "evaluation.sampling.max_tokens=6"),
+    )
+    assert shown.code == 0, shown.err
+    found = re.search(r"-- draft --\n(.*)\n\n-- refinement --\n(.*)\n\nanswer", shown.out, re.DOTALL)
+    assert found is not None
+    assert printable(run_snippet(text, capsys)) == f"{found[1]}\n\n{found[2]}\n"
+    for file in model.glob("*processor_config.json"):
+        file.unlink()
+    assert "AutoProcessor" not in card_of(checkpoint(run), model)[1]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import ModelCardData
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from rethink.errors import UserError
 from rethink.evaluation.bounds import NOTE
@@ -21,6 +22,9 @@ from rethink.evaluation.intervals import Estimate
 from rethink.jsonl import Record, read_lines, write_text
 from rethink.methods import METHODS
 from rethink.models.gguf.folder import origin
+from rethink.models.read_weights import model_class
+from rethink.models.vision.picture_text import has_processor
+from rethink.pictures import MARK
 from rethink.printable import printable_line
 from rethink.problems import mathematics
 from rethink.problems.source import GENERATORS, answer_format_of
@@ -35,11 +39,26 @@ CARD, RECIPE = "README.md", "recipe.toml"
 QUESTION = "What is 17 * 24?"
 """An example, if the held-out problems are no public benchmark."""
 
+PICTURE = "picture.png"
+"""The name of a picture in an example, for the reader's own."""
+
+TURN = """
+def turn(role, text):
+    return {"role": role, "content": text}
+""".strip()
+
+SEEING_TURN = """
+def turn(role, text, *pictures):
+    return {"role": role, "content": [*({"type": "image", "path": p} for p in pictures), {"type": "text", "text": text}]}
+""".strip()
+"""How the example in a card makes a message: for models that can see, of parts."""
+
 
 @dataclass(frozen=True)
 class Origin:
     """What is known of a model: the folder or file that was exported, its base model, and of a run its settings, its recipe
-    (None if these settings cannot be loaded here), the update and the evaluations up to it.
+    (None if these settings cannot be loaded here), the update and the evaluations up to it. `question` is an example, which
+    `has_picture` or not.
     """
 
     source: Path
@@ -49,6 +68,7 @@ class Origin:
     update: int | None
     evaluations: list[Record]
     question: str
+    has_picture: bool = False
 
 
 def read_origin(source: Path) -> Origin:
@@ -66,13 +86,14 @@ def read_origin(source: Path) -> Origin:
         recipe = load_recipe(run.path / "config.toml")
     except UserError:  # its method may be a file that is not here
         recipe = None
-    question = QUESTION
+    question, has_picture = QUESTION, False
     if recipe is not None and _are_public(recipe.evaluation.problems):
         for _, answer in read_lines(run.path / "eval" / f"{update:06d}.jsonl"):
-            question = answer["question"]
-            break
+            if MARK not in answer["question"] and len(answer.get("images", ())) <= 1:
+                question, has_picture = answer["question"], bool(answer.get("images"))
+                break
     evaluations = [by_update[number] for number in sorted(by_update)]
-    return Origin(source, base, read_settings(run), recipe, update, evaluations, question)
+    return Origin(source, base, read_settings(run), recipe, update, evaluations, question, has_picture)
 
 
 def _are_public(problems: ProblemSource | None) -> bool:
@@ -90,19 +111,33 @@ def write_card(folder: Path, source: Path, name: str, dtype: str) -> None:
     what readers call it: a repository, or a folder.
     """
     found = read_origin(source)
-    parts = [_metadata(found), f"# {name.rpartition('/')[2]}", _opening(found)]
-    parts += [_training(found, dtype), _results(found, dtype), _use(found, name), _license(found.base)]
+    sees = _sees(folder)
+    parts = [_metadata(found, sees), f"# {name.rpartition('/')[2]}", _opening(found)]
+    parts += [
+        _training(found, dtype),
+        _results(found, dtype),
+        _use(found, name, folder if sees else None),
+        _license(found.base),
+    ]
     write_text(folder / CARD, "\n\n".join(filter(None, parts)) + "\n")
     if found.recipe is not None:
         write_text(folder / RECIPE, shared_recipe(found.recipe))
 
 
-def _metadata(found: Origin) -> str:
+def _sees(folder: Path) -> bool:
+    """Return whether a model folder is opened by transformers' class for images and text."""
+    if not (folder / "config.json").is_file():
+        return False
+    return model_class(AutoConfig.from_pretrained(folder, trust_remote_code=False)) is AutoModelForImageTextToText
+
+
+def _metadata(found: Origin, sees: bool) -> str:
     """Return the block that the hub reads. A license that is not known is left open."""
     method = _method_name(found)
     tags = ["rethink", *([method.replace("_", "-"), "reinforcement-learning"] if method else [])]
     named = {"base_model": found.base.on_hub, "datasets": _data_sets(found), **found.base.license}
-    fields = ModelCardData(library_name="transformers", pipeline_tag="text-generation", tags=tags)
+    task = "image-text-to-text" if sees else "text-generation"
+    fields = ModelCardData(library_name="transformers", pipeline_tag=task, tags=tags)
     for key, value in named.items():
         if value:
             fields[key] = value
@@ -239,46 +274,56 @@ def _result_notes(found: Origin, shown: Sequence[Record], columns: Sequence[str]
     return list(filter(None, notes))
 
 
-def _use(found: Origin, name: str) -> str:
-    """Return how to ask the model twice: by this package, and by transformers alone."""
+def _use(found: Origin, name: str, seeing: Path | None) -> str:
+    """Return how to ask the model twice: by this package, and by transformers alone. `seeing` is the folder of a model with
+    a vision tower.
+    """
     folder = shlex.quote(name.rpartition("/")[2])
     download = f"hf download {name} --local-dir {folder}\n" if "/" in name else ""
     recipe = f" --recipe {folder}/{RECIPE}" if found.recipe is not None else ""
-    question = shlex.quote(printable_line(found.question))
+    question = shlex.quote(printable_line(found.question)) + (f" --image {PICTURE}" if found.has_picture else "")
+    alone = "" if seeing and not has_processor(str(seeing)) else _with_transformers(found, name, bool(seeing))
     return (
         "## Two passes\n\nThe model answers, is asked to review its answer, and answers again.\n\n"
         f"```console\n{download}rethink answer {folder} {question}{recipe}\n"
         f"rethink serve {folder}{recipe}    # for OpenAI clients: the model {folder}+refine answers in two passes\n```\n\n"
-        f"{_with_transformers(found, name)}"
-    )
+        f"{alone}"
+    ).strip()
 
 
-def _with_transformers(found: Origin, name: str) -> str:
+def _with_transformers(found: Origin, name: str, sees: bool) -> str:
     recipe = found.recipe or Recipe()
     if recipe.model.template:
         return (
             f"It was trained with another chat template than its tokenizer's ({code(last_part(recipe.model.template))}), "
             "which transformers does not know."
         )
-    system = [{"role": "system", "content": recipe.prompts.system}] if recipe.prompts.system else []
+    model, reader = ("ImageTextToText", "Processor") if sees else ("CausalLM", "Tokenizer")
+    own = reader.lower()
+    how = 'add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"'
+    picture = f", {PICTURE!r}" if found.has_picture else ""
+    system = f"turn('system', {recipe.prompts.system!r})" if recipe.prompts.system else ""
     code_lines = f"""
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelFor{model}, Auto{reader}
 
-model = AutoModelForCausalLM.from_pretrained({name!r})
-tokenizer = AutoTokenizer.from_pretrained({name!r})
+model = AutoModelFor{model}.from_pretrained({name!r})
+{own} = Auto{reader}.from_pretrained({name!r})
+
+
+{SEEING_TURN if sees else TURN}
 
 
 def reply(messages):
-    inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+    inputs = {own}.apply_chat_template(messages, {how})
     output = model.generate(**inputs, max_new_tokens={recipe.evaluation.sampling.max_tokens}, do_sample=False)
-    return tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return {own}.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
 question = {found.question!r}
-messages = {system!r}
-messages += [{{"role": "user", "content": {_solve_text(found.recipe)!r}.replace("{{question}}", question)}}]
+messages = [{system}]
+messages += [turn("user", {_solve_text(found.recipe)!r}.replace("{{question}}", question){picture})]
 draft = reply(messages)
-messages += [{{"role": "assistant", "content": draft}}, {{"role": "user", "content": {recipe.prompts.refine!r}}}]
+messages += [turn("assistant", draft), turn("user", {recipe.prompts.refine!r})]
 print(draft, reply(messages), sep="\\n\\n")
 """
     return (
