@@ -118,7 +118,7 @@ def test_checkpoints_and_exports_are_whole_models(make: Make, tmp_path: Path) ->
     """Guards against checkpoints that can no longer see: without tower, or without the image processor."""
     recipe = replace(make(), updates=2)
     run = finished(recipe)
-    export(recipe.out, tmp_path / "exported")
+    export(recipe.out, tmp_path / "exported", "float32")
     prompt = Prompts().messages(run.problems[0])
     again = load_model(str(tmp_path / "exported"))
     assert again.chat.encode(prompt) == run.trainer.model.chat.encode(prompt)
