@@ -109,7 +109,7 @@ def test_heavy_answers_are_given_up_soon(answer: str) -> None:
     start = time.perf_counter()
     assert judge(answer, "1,2,3,4,5,6")[0] is not True
     assert judge(answer, "x+2")[0] is not True
-    assert time.perf_counter() - start < 3
+    assert time.perf_counter() - start < 15
 
 
 @pytest.mark.parametrize(

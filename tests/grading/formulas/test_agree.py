@@ -202,7 +202,7 @@ def test_no_addition_that_vanishes_where_one_looks(gold: str, nothing: str) -> N
 def test_time_has_a_limit(answer: str, gold: str) -> None:
     start = time.perf_counter()
     assert verdict(answer, gold) != "equal"
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < 10
 
 
 def test_points_depend_on_the_seed() -> None:
