@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rethink.errors import UserError
-from rethink.pictures import as_words, one_mark_each
+from rethink.images import as_words, one_mark_each
 from rethink.seeds import stable_hash
 from rethink.thinking import after_thinking, split_thinking
 from rethink.types import Message, Problem, Prompt, Sample
@@ -347,17 +347,17 @@ class Prompts(PromptTexts):
 
 
 def about(problem: Problem, text: str) -> Message:
-    """Return a turn of the user with a text that shows the problem's question, and its pictures."""
+    """Return a turn of the user with a text that shows the problem's question, and its images."""
     return Message("user", one_mark_each(text, len(problem.images)), problem.images)
 
 
 def about_all(problem: Problem, text: str) -> Message:
-    """Return a turn of the user with a text that shows the problem's whole transcript, and all its pictures."""
+    """Return a turn of the user with a text that shows the problem's whole transcript, and all its images."""
     return Message("user", one_mark_each(text, len(problem.all_images)), problem.all_images)
 
 
 def beside_images(problem: Problem, text: str) -> str:
-    """Return a text, such as a reply, to show beside the problem's question. Marks in it stand for no picture."""
+    """Return a text, such as a reply, to show beside the problem's question. Marks in it stand for no image."""
     return as_words(text) if problem.all_images else text
 
 

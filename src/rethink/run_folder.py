@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rethink.errors import UserError
+from rethink.images import store
 from rethink.jsonl import Record, make_folder, write_text
-from rethink.pictures import store
 from rethink.types import Group, Problem, Sample
 
 CHANGEABLE = {

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from rethink.pictures import find
+from rethink.images import find
 from rethink.types import Message, Problem, Prompt, RewardTerm, Sample, Sampling, Verdict
 
 
@@ -28,7 +28,7 @@ def sample_to_data(sample: Sample) -> dict[str, Any]:
 def sample_from_data(data: Mapping[str, Any]) -> Sample:
     """Return the sample. Its problem has no verifier, demonstrations or row, so it cannot be graded again.
 
-    Its pictures are those of the problems in memory with the same digests. Raise UserError if there is none."""
+    Its images are those of the problems in memory with the same digests. Raise UserError if there is none."""
     return reply_from_data(data, _prompt_from_data(data["prompt"]))
 
 
@@ -86,7 +86,7 @@ def _prompt_to_data(prompt: Prompt) -> dict[str, Any]:
     return {
         "problem": {name: getattr(problem, name) for name in OF_PROBLEM},
         "earlier": _to_pairs(problem.earlier),
-        "images": [picture.digest for picture in problem.images],
+        "images": [image.digest for image in problem.images],
         "phase": prompt.phase,
         "messages": _to_pairs(prompt.messages),
         "seed": prompt.seed,
@@ -102,7 +102,7 @@ def _prompt_from_data(data: Mapping[str, Any]) -> Prompt:
 
 
 def _to_pairs(messages: tuple[Message, ...]) -> list[list[str]]:
-    return [[message.role, message.content, *(picture.digest for picture in message.images)] for message in messages]
+    return [[message.role, message.content, *(image.digest for image in message.images)] for message in messages]
 
 
 def _from_pairs(pairs: Any) -> tuple[Message, ...]:

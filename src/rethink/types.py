@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from rethink.pictures import MARK, Picture, as_words
+from rethink.images import MARK, Image, as_words
 
 ChatRole = Literal["system", "user", "assistant"]
 StopReason = Literal["stop", "length", "failed"]
@@ -29,24 +29,24 @@ StopReason = Literal["stop", "length", "failed"]
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation. Its images come where the text has the mark `pictures.MARK`, or before the text if it has
+    """One turn of a conversation. Its images come where the text has the mark `images.MARK`, or before the text if it has
     not one mark for each."""
 
     role: ChatRole
     content: str
-    images: tuple[Picture, ...] = ()
+    images: tuple[Image, ...] = ()
 
     @property
-    def parts(self) -> list[str | Picture]:
+    def parts(self) -> list[str | Image]:
         """The images and the texts before, between and after them, in order; without images, the text alone."""
         if not self.images:
             return [self.content]
         if self.content.count(MARK) != len(self.images):
             return [*self.images, self.content]
         first, *texts = self.content.split(MARK)
-        found: list[str | Picture] = [first] if first else []
-        for picture, text in zip(self.images, texts, strict=True):
-            found += [picture, text] if text else [picture]
+        found: list[str | Image] = [first] if first else []
+        for image, text in zip(self.images, texts, strict=True):
+            found += [image, text] if text else [image]
         return found
 
 
@@ -121,7 +121,7 @@ class Problem:
     - `failure` is a wrong reply that was prepared, for methods that start from one.
     - `preference` holds a chosen and a rejected reply to the same prompt, for methods that learn from pairs.
     - `earlier` holds the turns before the question, if the question ends a conversation.
-    - `images` are the pictures of the question (`Message`); turns before it have their own.
+    - `images` are the images of the question (`Message`); turns before it have their own.
     - `row` holds all columns of the row that the problem comes from, for verifiers and rewards; prompts do not show it.
     - `extract_answer` returns the final answer in a reply, or None if there is none; `equal_answers` compares two such
       answers. Votes need both. They are None for custom verifiers.
@@ -143,21 +143,21 @@ class Problem:
     failure: str | None = None
     preference: tuple[Demonstration, Demonstration] | None = field(default=None, repr=False)
     earlier: tuple[Message, ...] = ()
-    images: tuple[Picture, ...] = ()
+    images: tuple[Image, ...] = ()
     row: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     extract_answer: Callable[[str], str | None] | None = field(default=None, repr=False, compare=False)
     equal_answers: Callable[[str, str], bool] | None = field(default=None, repr=False, compare=False)
     read_refinement: Callable[[str], list[str]] | None = field(default=None, repr=False, compare=False)
 
     @property
-    def all_images(self) -> tuple[Picture, ...]:
-        """The pictures of the question, after those of the turns before it."""
-        return (*(picture for turn in self.earlier for picture in turn.images), *self.images)
+    def all_images(self) -> tuple[Image, ...]:
+        """The images of the question, after those of the turns before it."""
+        return (*(image for turn in self.earlier for image in turn.images), *self.images)
 
     @property
     def image_names(self) -> list[str]:
-        """The names that a run folder gives to the pictures."""
-        return [picture.name for picture in self.all_images]
+        """The names that a run folder gives to the images."""
+        return [image.name for image in self.all_images]
 
     @property
     def transcript(self) -> str:
@@ -198,9 +198,9 @@ class Prompt:
         return f"{self.problem.id}/{self.phase}/{self.seed:016x}"
 
     @property
-    def images(self) -> tuple[Picture, ...]:
-        """The pictures of all messages, in order."""
-        return tuple(picture for message in self.messages for picture in message.images)
+    def images(self) -> tuple[Image, ...]:
+        """The images of all messages, in order."""
+        return tuple(image for message in self.messages for image in message.images)
 
     @property
     def judged_draft(self) -> Sample | None:

@@ -12,17 +12,17 @@ import datasets
 import pytest
 
 from rethink.errors import UserError
+from rethink.images import Image
 from rethink.methods.think_tuning_feedback import teacher_prompt
-from rethink.pictures import Picture
 from rethink.problems.source import load_problems
 from rethink.prompts import Prompts, about_all
 from rethink.settings import ProblemSource
 from rethink.strategies.socratic import Settings, TreeNode, expand
 from rethink.types import Message, Problem
-from support.images import picture, png
+from support.images import image, png
 from support.samples import make_sample
 
-RED, BLUE = picture(), picture("blue")
+RED, BLUE = image(), image("blue")
 URL = "data:image/png;base64," + base64.b64encode(png()).decode()
 
 
@@ -35,7 +35,7 @@ def user_message(problem: Problem) -> Message:
     return Prompts().messages(problem)[-1]
 
 
-ROWS: dict[str, tuple[dict[str, Any], list[Picture]]] = {
+ROWS: dict[str, tuple[dict[str, Any], list[Image]]] = {
     "a column": ({"question": "How many?", "image": png()}, [RED]),
     "a list": ({"question": "How many?", "images": [png(), {"bytes": png("blue"), "path": None}]}, [RED, BLUE]),
     "MMMU": ({"question": "Is <image 1> like <image 2>?", "image_1": png(),
@@ -80,8 +80,8 @@ def test_a_file_with_paths_and_a_missing_image(tmp_path: Path) -> None:
         load_problems(source)
     (tmp_path / "b.png").write_bytes(png("blue"))
     assert [p.images for p in load_problems(source)] == [(RED,), (BLUE,)]
-    with pytest.raises(UserError, match="no column 'picture'"):
-        load_problems(ProblemSource(str(file), images="picture"))
+    with pytest.raises(UserError, match="no column 'photo'"):
+        load_problems(ProblemSource(str(file), images="photo"))
 
 
 def test_a_data_set_of_the_hub(tmp_path: Path) -> None:
@@ -125,13 +125,13 @@ def test_rows_whose_images_do_not_fit(name: str) -> None:
 
 
 def test_every_phase_shows_the_images() -> None:
-    """Guards against refinements, merges and ratings of an answer to a picture that is not shown."""
+    """Guards against refinements, merges and ratings of an answer to an image that is not shown."""
     problem = load({"question": "Is <image> large?", "image": png()}, verifier="boxed")
     prompts = Prompts(solve="{question} Again: {question}")
     for phase, shown in (("solve", ()), ("refine", ("a",)), ("merge", ("a", "b")), ("retry", ("a", "b"))):
         messages = prompts.messages(problem, phase, shown)
-        pictures = [picture for message in messages for picture in message.images]
-        assert pictures == [RED]
+        images = [image for message in messages for image in message.images]
+        assert images == [RED]
         assert sum(m.content.count("<image>") for m in messages) == 1
     composed = prompts.compose(problem, "check", "{task} Is it right?")
     assert composed.messages[-1].images == (RED,)

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 
 from rethink.errors import UserError
-from rethink.pictures import ids_of
+from rethink.images import ids_of
 from rethink.problems import shapes
 from rethink.problems.shapes_canvas import COLORS, Canvas
 from rethink.problems.source import load_problems, refuse_overlap
@@ -21,12 +21,12 @@ def canvases(task: str, level: int) -> list[tuple[Canvas, str, str]]:
 
 
 def share(canvas: Canvas, color: str) -> int:
-    """Return the pixels of a color, counted in the picture itself."""
+    """Return the pixels of a color, counted in the image itself."""
     from io import BytesIO
 
-    from PIL import Image
+    import PIL.Image
 
-    pixels = Image.open(BytesIO(canvas.png())).convert("RGB").get_flattened_data()
+    pixels = PIL.Image.open(BytesIO(canvas.png())).convert("RGB").get_flattened_data()
     return sum(pixel == COLORS[color] for pixel in pixels)
 
 
@@ -34,23 +34,23 @@ def middle(canvas: Canvas, color: str) -> tuple[float, float]:
     """Return the mean place of a color's pixels."""
     from io import BytesIO
 
-    from PIL import Image
+    import PIL.Image
 
-    image = Image.open(BytesIO(canvas.png())).convert("RGB")
-    found = [(x, y) for x in range(96) for y in range(96) if image.getpixel((x, y)) == COLORS[color]]
+    pil_image = PIL.Image.open(BytesIO(canvas.png())).convert("RGB")
+    found = [(x, y) for x in range(96) for y in range(96) if pil_image.getpixel((x, y)) == COLORS[color]]
     return sum(x for x, _ in found) / len(found), sum(y for _, y in found) / len(found)
 
 
 @pytest.mark.parametrize("level", shapes.LEVELS)
 def test_the_larger_one_has_more_pixels(level: int) -> None:
-    """Guards against an answer that the picture does not show."""
+    """Guards against an answer that the image does not show."""
     for canvas, question, gold in canvases("larger", level):
         colors = [word for word in question.replace(",", "").split() if word in COLORS]
         assert gold == max(colors, key=lambda color: share(canvas, color))
 
 
 @pytest.mark.parametrize("level", shapes.LEVELS)
-def test_sides_are_those_of_the_picture(level: int) -> None:
+def test_sides_are_those_of_the_image(level: int) -> None:
     """Guards against left and right, or above and below, the wrong way round."""
     for canvas, question, gold in canvases("position", level):
         other, base = [word for word in question.replace(",", "").split() if word in COLORS]
@@ -84,8 +84,8 @@ def test_problems_of_a_task(task: str) -> None:
         assert len(problem.images) == 1
 
 
-def test_the_splits_share_no_picture_and_stay_the_same() -> None:
-    """Guards against held-out pictures that are trained on, and seeds that depend on the process."""
+def test_the_splits_share_no_image_and_stay_the_same() -> None:
+    """Guards against held-out images that are trained on, and seeds that depend on the process."""
     train = load_problems(ProblemSource("shapes", limit=70))
     test = load_problems(ProblemSource("shapes", limit=70), purpose="test")
     refuse_overlap(train, test)

@@ -16,7 +16,7 @@ from rethink.serving.app import LOCAL_HOSTS
 from rethink.serving.chat_request import read_chat_request
 from rethink.serving.limits import Limits
 from rethink.types import Message, Prompt
-from support.images import picture
+from support.images import image
 from support.serving import ASK, FakeServer, echo, events, joined
 
 
@@ -156,10 +156,10 @@ def test_a_tiny_temperature_is_none() -> None:
 
 def test_images_come_as_data_urls() -> None:
     """Guards against images that are dropped, or shown at another place than the client put them."""
-    parts = [{"type": "text", "text": "Is "}, {"type": "image_url", "image_url": {"url": picture().data_url()}},
+    parts = [{"type": "text", "text": "Is "}, {"type": "image_url", "image_url": {"url": image().data_url()}},
              {"type": "text", "text": " red?"}]  # fmt: skip
     found = read_chat_request(json.dumps({"messages": [{"role": "user", "content": parts}]}).encode(), Limits())
-    assert found.question == Message("user", "Is <image> red?", (picture(),))
+    assert found.question == Message("user", "Is <image> red?", (image(),))
 
 
 def test_parameters_without_effect_are_accepted() -> None:

@@ -69,7 +69,7 @@ def test_the_page_names_every_parameter_and_limit() -> None:
         "choices that are worked on at once": str(limits.concurrency),
         "choices that wait": str(limits.queue),
         "body": f"{limits.body_bytes >> 20} MiB, {limits.body_s:g} s",
-        "body, if the model can see": f"{limits.image_body_bytes >> 20} MiB, {limits.body_s:g} s",
+        "body, if the model takes images": f"{limits.image_body_bytes >> 20} MiB, {limits.body_s:g} s",
     }
     for what, limit in numbers.items():
         assert f"| {what} | {limit} |" in PAGE

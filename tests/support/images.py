@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import io
 
-from PIL import Image
+import PIL.Image
 
-from rethink.pictures import Picture, read_picture
+from rethink.images import Image, read_image
 
 
 def png(color: str = "red", size: tuple[int, int] = (50, 40), other: str = "white") -> bytes:
     """Return a PNG file, of which the right half has another color."""
-    image = Image.new("RGB", size, color)
-    image.paste(other, (size[0] // 2, 0, size[0], size[1]))
+    pil_image = PIL.Image.new("RGB", size, color)
+    pil_image.paste(other, (size[0] // 2, 0, size[0], size[1]))
     stream = io.BytesIO()
-    image.save(stream, "PNG")
+    pil_image.save(stream, "PNG")
     return stream.getvalue()
 
 
-def picture(color: str = "red", size: tuple[int, int] = (50, 40)) -> Picture:
-    return read_picture(png(color, size), "a test")
+def image(color: str = "red", size: tuple[int, int] = (50, 40)) -> Image:
+    return read_image(png(color, size), "a test")

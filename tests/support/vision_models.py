@@ -1,4 +1,4 @@
-"""Small random models that can see, with processors and byte tokenizers; nothing is downloaded."""
+"""Small random vision-language models, with processors and byte tokenizers; nothing is downloaded."""
 
 from __future__ import annotations
 

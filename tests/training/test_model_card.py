@@ -210,10 +210,10 @@ def run_snippet(text: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.slow
-def test_the_snippets_of_a_model_that_can_see_run(
+def test_the_snippets_of_a_vision_language_model_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guards against a card that calls the model one of text alone, and code that cannot open it or show it a picture: it
+    """Guards against a card that calls the model one of text alone, and code that cannot open it or show it an image: it
     is compared with the replies that this package gets."""
     pytest.importorskip("PIL")
     run = make_run(tmp_path / "run", "evaluation.problems.source=shapes:count", "evaluation.sampling.max_tokens=6")
@@ -224,11 +224,11 @@ def test_the_snippets_of_a_model_that_can_see_run(
     shutil.copytree(checkpoint(run), model)
     fields, text = card_of(checkpoint(run), model, name="model", dtype="float32")
     assert fields["pipeline_tag"] == "image-text-to-text"
-    assert "rethink answer model 'How many circles?' --image picture.png --recipe model/recipe.toml" in text
-    (tmp_path / "picture.png").write_bytes(draw_example())
+    assert "rethink answer model 'How many circles?' --image image.png --recipe model/recipe.toml" in text
+    (tmp_path / "image.png").write_bytes(draw_example())
     rethink = in_process(capsys, monkeypatch, tmp_path)
     shown = rethink(
-        *("answer", "model", "How many circles?", "--image", "picture.png", "--recipe", "model/recipe.toml"),
+        *("answer", "model", "How many circles?", "--image", "image.png", "--recipe", "model/recipe.toml"),
         *("evaluation.sampling.temperature=0", "evaluation.sampling.max_tokens=6"),
     )
     assert shown.code == 0, shown.err

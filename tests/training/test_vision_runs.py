@@ -1,4 +1,4 @@
-"""Runs on pictures: training, resuming, evaluating and answering, and what the run folder keeps."""
+"""Runs on images: training, resuming, evaluating and answering, and what the run folder keeps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rethink.training.export import export
 from rethink.training.run import open_run
 from rethink.types import Sampling
 from support.command_line import Rethink, in_process
-from support.images import picture, png
+from support.images import image, png
 from support.runs import assert_same, finished, records
 from support.vision_models import save_vision_model
 
@@ -39,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def problems(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six questions with the same words about different pictures, with paths."""
+    """Six questions with the same words about different images, with paths."""
     folder = tmp_path_factory.mktemp("data")
     rows = []
     for n, color in enumerate(("red", "blue", "green", "black", "yellow", "purple")):
@@ -76,8 +76,8 @@ def make(model: Path, problems: Path, tmp_path: Path) -> Make:
     "more", ["", "one_step_off_policy=true", "lora.rank=2", "training.gradient_checkpointing=true"]
 )
 def test_a_resumed_run_is_the_same(make: Make, more: str) -> None:
-    """Guards against ids or vectors of pictures that depend on the process, and samples of a checkpoint whose pictures are
-    lost. The run that is resumed has computed no picture before."""
+    """Guards against ids or vectors of images that depend on the process, and samples of a checkpoint whose images are
+    lost. The run that is resumed has computed no image before."""
     if "lora" in more:
         pytest.importorskip("peft")
     settings = [more] if more else []
@@ -94,8 +94,8 @@ def test_a_resumed_run_is_the_same(make: Make, more: str) -> None:
     assert_same(whole, resumed)
 
 
-def test_the_run_folder_keeps_each_picture_once(make: Make, tmp_path: Path) -> None:
-    """Guards against transcripts without their pictures, and copies of them."""
+def test_the_run_folder_keeps_each_image_once(make: Make, tmp_path: Path) -> None:
+    """Guards against transcripts without their images, and copies of them."""
     recipe = make(
         "evaluation.problems.source=shapes",
         "evaluation.problems.limit=3",
@@ -111,7 +111,7 @@ def test_the_run_folder_keeps_each_picture_once(make: Make, tmp_path: Path) -> N
     named = {name for record in (*shown, *evaluated) for name in record["images"]}
     assert named == {file.name for file in (out / "images").iterdir()}
     by_problem = {record["problem"]: record["images"] for record in shown}
-    assert by_problem.get("p0", [picture().name]) == [picture().name]
+    assert by_problem.get("p0", [image().name]) == [image().name]
 
 
 def test_checkpoints_and_exports_are_whole_models(make: Make, tmp_path: Path) -> None:
@@ -122,14 +122,14 @@ def test_checkpoints_and_exports_are_whole_models(make: Make, tmp_path: Path) ->
     prompt = Prompts().messages(run.problems[0])
     again = load_model(str(tmp_path / "exported"))
     assert again.chat.encode(prompt) == run.trainer.model.chat.encode(prompt)
-    assert again.pictures is not None
-    theirs = run.trainer.model.pictures
+    assert again.image_vectors is not None
+    theirs = run.trainer.model.image_vectors
     assert theirs is not None
-    assert torch.equal(again.pictures.vectors(picture()), theirs.vectors(picture()))
+    assert torch.equal(again.image_vectors.vectors(image()), theirs.vectors(image()))
 
 
-def test_commands_with_pictures(rethink: Rethink, model: Path, problems: Path, tmp_path: Path) -> None:
-    """Guards against commands that leave out the pictures. The same words about two pictures get other replies."""
+def test_commands_with_images(rethink: Rethink, model: Path, problems: Path, tmp_path: Path) -> None:
+    """Guards against commands that leave out the images. The same words about two images get other replies."""
     plain = ("model.device=cpu", "prompts.solve={question}", "prompts.refine=again", "evaluation.sampling.max_tokens=6")
     replies = []
     for color in ("red", "blue"):
@@ -151,15 +151,15 @@ def test_commands_with_pictures(rethink: Rethink, model: Path, problems: Path, t
 
 
 def test_what_is_not_supported_is_said_before_anything_is_loaded(make: Make, model_folders: dict[str, Path]) -> None:
-    """Guards against runs that fail late, or train on questions without their pictures."""
-    with pytest.raises(UserError, match=r"problem p0 has images, which .* cannot see: it has no vision tower"):
+    """Guards against runs that fail late, or train on questions without their images."""
+    with pytest.raises(UserError, match=r"problem p0 has images, but .* takes none: it has no vision tower"):
         check_run(make(f"model.path={model_folders['qwen3']}"))
     with pytest.raises(UserError, match=r"problem p0 has images\. Images are not supported by servers"):
         check_run(make("sampler.engine=vllm", "sampler.urls=['http://localhost:1']"))
 
 
-def test_samples_in_checkpoints_find_their_pictures(problems: Path, model: Path) -> None:
-    """Guards against samples that were sampled ahead, whose ids stand for pictures that nobody knows any more."""
+def test_samples_in_checkpoints_find_their_images(problems: Path, model: Path) -> None:
+    """Guards against samples that were sampled ahead, whose ids stand for images that nobody knows any more."""
     from rethink.policies.local import LocalPolicy
 
     policy = LocalPolicy(load_model(str(model)), Sampling(max_tokens=4))

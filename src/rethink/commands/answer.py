@@ -13,9 +13,9 @@ from rethink.commands.evaluate import check_strategies, open_policy, open_setup
 from rethink.commands.typed_settings import refuse_contradictions, refuse_without_effect
 from rethink.errors import UserError
 from rethink.evaluation.evaluate import reusing_prefixes
+from rethink.images import mark_places, read_image
 from rethink.jsonl import Record, Resumable, make_folder
 from rethink.lock import Lock
-from rethink.pictures import mark_places, read_picture
 from rethink.policies.base import PolicyWrapper
 from rethink.problems.answer_format import read_after
 from rethink.problems.free_text import same_reply, short_answer
@@ -50,8 +50,8 @@ def answer_question(
         raise UserError(f"{strategy.name} needs to know which answers are wrong: give the right one with --gold")
     problem = as_problem(question, _source(resolved, strategy, bool(gold)), gold)
     if images:
-        pictures = tuple(read_picture(file, f"--image {file}") for file in images)
-        problem = replace(problem, question=mark_places(question, len(pictures), "the question"), images=pictures)
+        found = tuple(read_image(file, f"--image {file}") for file in images)
+        problem = replace(problem, question=mark_places(question, len(found), "the question"), images=found)
     (problem,) = read_after([problem], resolved.model.thinking)
     check_strategies(resolved, [strategy], [problem])
     policy = open_policy(resolved)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rethink.errors import UserError
+from rethink.images import Image, without_images
 from rethink.models.special_text import SpecialText
-from rethink.models.vision.picture_text import BLIND, PictureText
-from rethink.pictures import Picture, without_pictures
+from rethink.models.vision.image_text import NO_IMAGES, ImageText
 from rethink.thinking import SPECIAL_TOKENS, opening_mark
 from rethink.types import Message
 
@@ -41,9 +41,9 @@ class Chat:
 
     `template` replaces the tokenizer's own; `options` are passed to it. With `in_parts` it gets each message as a list of
     parts. The model knows the ids below `n_embeddings` (None: all). `thinking` is the model's setting of that name. A model
-    that can see has `pictures`; otherwise `blind` says why it cannot. The template gets messages with images as lists of
-    parts if `images_in_parts`, else as text with the model's image token. Raise UserError if there is no template or no id
-    that ends a reply.
+    that takes images has `image_text`; otherwise `no_images_because` says why it takes none. The template gets messages
+    with images as lists of parts if `images_in_parts`, else as text with the model's image token. Raise UserError if there
+    is no template or no id that ends a reply.
     """
 
     tokenizer: Any
@@ -53,8 +53,8 @@ class Chat:
     n_embeddings: int | None = None
     in_parts: bool = False
     thinking: tuple[str, ...] = ()
-    pictures: PictureText | None = None
-    blind: str = BLIND
+    image_text: ImageText | None = None
+    no_images_because: str = NO_IMAGES
     images_in_parts: bool = False
 
     def __post_init__(self) -> None:
@@ -78,12 +78,12 @@ class Chat:
         that spells a special token is encoded as text. Raise UserError when the template loses a message, changes it or
         cannot leave it open.
         """
-        pictures = [picture for message in messages for picture in message.images]
+        images = [image for message in messages for image in message.images]
         text = self.render(messages)
-        if pictures and self.pictures is not None:
-            ids = self._special_text.encode(self.pictures.expand(text, pictures))
-            in_vocabulary = set(ids) - {self.pictures.token_id}
-            ids = self.pictures.with_ids(ids, pictures)
+        if images and self.image_text is not None:
+            ids = self._special_text.encode(self.image_text.expand(text, images))
+            in_vocabulary = set(ids) - {self.image_text.token_id}
+            ids = self.image_text.with_ids(ids, images)
         else:
             ids = self._special_text.encode(text)
             in_vocabulary = set(ids)
@@ -113,18 +113,18 @@ class Chat:
                     raise UserError(_lost(message, part))
         return text
 
-    def _marked_parts(self, message: Message) -> list[str | Picture]:
-        """Return the parts of a message, with marks in its texts. Raise UserError for images that the model cannot see."""
-        if message.images and self.pictures is None:
+    def _marked_parts(self, message: Message) -> list[str | Image]:
+        """Return the parts of a message, with marks in its texts. Raise UserError for images if the model takes none."""
+        if message.images and self.image_text is None:
             raise UserError(
-                f"a prompt has an image, which this model cannot see: {self.blind}; choose a model that can, or leave out "
-                "the column of images"
+                f"a prompt has an image, but this model takes none: {self.no_images_because}; choose a vision-language "
+                "model, or leave out the column of images"
             )
         return [self._special_text.mark(part) if isinstance(part, str) else part for part in message.parts]
 
-    def _turn(self, role: str, parts: Sequence[str | Picture]) -> dict[str, Any]:
+    def _turn(self, role: str, parts: Sequence[str | Image]) -> dict[str, Any]:
         """Return a message as the template gets it."""
-        token = "" if self.pictures is None else f"{self.pictures.token}\n"
+        token = "" if self.image_text is None else f"{self.image_text.token}\n"
         listed: list[dict[str, Any]] = []
         text = ""
         for part in parts:
@@ -198,14 +198,14 @@ class Chat:
         """Return the start of the reply that the template has put at the prompt's end: "<think>" for some models, else "".
 
         Put it in front of the reply's text; otherwise a reply that never ends its thinking looks like an answer."""
-        tail = self.tokenizer.decode(without_pictures(prompt_ids[-_TAIL:]), skip_special_tokens=False)
+        tail = self.tokenizer.decode(without_images(prompt_ids[-_TAIL:]), skip_special_tokens=False)
         return opening_mark(tail, self.thinking)
 
     def save(self, folder: Path) -> None:
-        """Write the tokenizer and, of a model that can see, the image processor."""
+        """Write the tokenizer and, of a model that takes images, the image processor."""
         self.tokenizer.save_pretrained(folder)
-        if self.pictures is not None:
-            self.pictures.processor.save_pretrained(folder)
+        if self.image_text is not None:
+            self.image_text.processor.save_pretrained(folder)
 
     @property
     def end_id(self) -> int:

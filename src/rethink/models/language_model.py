@@ -12,7 +12,7 @@ from rethink.models.device import prefers_bfloat16
 from rethink.models.forward import FusedWeights, ModuleWeights, PlainWeights, Weights
 from rethink.models.forward.gradient_checkpointing import enable_checkpointing
 from rethink.models.positions import max_positions
-from rethink.models.vision import PictureVectors
+from rethink.models.vision import ImageVectors
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -23,8 +23,8 @@ class LanguageModel:
 
     A `fused` model has Llama's layers and uses our faster forward pass. A `plain` one keeps its own attention and cache
     (`PlainWeights`); it `pads_left` if padding before a prompt changes nothing that it computes. A model with a LoRA
-    adapter has a `base`: the same frozen weights without the adapter. A model that can see has `pictures`, the vectors
-    of its frozen tower.
+    adapter has a `base`: the same frozen weights without the adapter. A vision-language model has `image_vectors`,
+    from its frozen tower.
     """
 
     module: Any
@@ -35,11 +35,11 @@ class LanguageModel:
     base: LanguageModel | None = None
     path: str = ""
     gradient_checkpointing: bool = False
-    pictures: PictureVectors | None = None
+    image_vectors: ImageVectors | None = None
 
     @property
     def config(self) -> Any:
-        """The configuration of the language model: for a model that can also see, of its text part."""
+        """The configuration of the language model: for a vision-language model, of its text part."""
         return self.module.config.get_text_config()
 
     @property
@@ -86,8 +86,8 @@ class LanguageModel:
         """
         dtype = dtype or self.dtype
         if self.fused:
-            return FusedWeights(self.module, dtype, trainable, copy, self.gradient_checkpointing, self.pictures)
-        return (PlainWeights if self.plain else ModuleWeights)(self.module, dtype, trainable, copy, self.pictures)
+            return FusedWeights(self.module, dtype, trainable, copy, self.gradient_checkpointing, self.image_vectors)
+        return (PlainWeights if self.plain else ModuleWeights)(self.module, dtype, trainable, copy, self.image_vectors)
 
 
 def pick_dtype(setting: str, model: LanguageModel, device: torch.device | None = None) -> torch.dtype:

@@ -19,7 +19,7 @@ from rethink.errors import UserError
 from rethink.models import bundled, hub, lora
 from rethink.models.device import keep_freed_memory
 from rethink.models.forward import PackedAttention, PackedRow, PlainWeights, Span
-from rethink.models.forward.embedding import can_see
+from rethink.models.forward.embedding import has_vision_tower
 from rethink.models.forward.fused import is_llama_like
 from rethink.models.forward.modules import own_attention
 from rethink.models.forward.weights import logits
@@ -28,9 +28,9 @@ from rethink.models.gguf.locate import find, is_gguf
 from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.models.model_folder import check_folder, has_vocabulary, reason
 from rethink.models.open_chat import check_vocabulary, open_chat
-from rethink.models.open_eyes import freeze_tower, open_eyes
+from rethink.models.open_vision import freeze_tower, open_vision
 from rethink.models.read_weights import random_module, read_module
-from rethink.models.vision import open_picture_text
+from rethink.models.vision import open_image_text
 
 TOLERANCE = 0.02
 """How far our logits may be from the model's, as a share of the largest: bfloat16 rounds."""
@@ -79,18 +79,18 @@ def load_model(
         keep_freed_memory()
     # No dropout: with it, policy, trainer and reference would disagree.
     module.eval()
-    if can_see(module.config):
+    if has_vision_tower(module.config):
         freeze_tower(module)
     module.to(device)
     _align(module)
     rows = int(module.get_input_embeddings().weight.shape[0])
     check_vocabulary(path, tokenizer, rows)
-    pictures, blind = open_picture_text(base_source or source, module.config)
-    chat = open_chat(path, tokenizer, _stop_ids(module, tokenizer), template, template_options or {}, rows, pictures)
-    chat = replace(chat, thinking=thinking, blind=blind)
+    image_text, no_images_because = open_image_text(base_source or source, module.config)
+    chat = open_chat(path, tokenizer, _stop_ids(module, tokenizer), template, template_options or {}, rows, image_text)
+    chat = replace(chat, thinking=thinking, no_images_because=no_images_because)
     model = choose_forward_pass(LanguageModel(module, chat, path=base or path))
-    if pictures is not None:
-        model = open_eyes(model, pictures)
+    if image_text is not None:
+        model = open_vision(model, image_text)
     if model.plain:
         warnings.warn(
             f"{path} runs with its own attention and cache, which is slower: in training, each prompt is computed once for "

@@ -21,7 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from rethink.errors import UserError, install_extra
-from rethink.models.forward.embedding import body, can_see
+from rethink.models.forward.embedding import body, has_vision_tower
 from rethink.models.forward.lowrank import base_layer, low_rank, merged_weight
 from rethink.models.model_folder import read_object, reason
 from rethink.models.read_weights import model_class
@@ -61,7 +61,7 @@ def add_adapter(model: LanguageModel, settings: Lora, seed: int) -> LanguageMode
     config = _peft().LoraConfig(
         r=settings.rank,
         lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
-        target_modules=_targets(linears, settings.targets, can_see(model.module.config)),
+        target_modules=_targets(linears, settings.targets, has_vision_tower(model.module.config)),
         lora_dropout=0.0,
         bias="none",
         task_type="CAUSAL_LM",
@@ -306,7 +306,7 @@ def _linear_layers(module: Any) -> dict[str, Any]:
     layer. A vision tower stays as it is."""
     head = module.get_output_embeddings()
     kinds = (torch.nn.Linear, Conv1D)
-    own = set(body(module).modules()) if can_see(module.config) else set(module.modules())
+    own = set(body(module).modules()) if has_vision_tower(module.config) else set(module.modules())
     return {name: m for name, m in module.named_modules() if isinstance(m, kinds) and m is not head and m in own}
 
 

@@ -18,7 +18,7 @@ from rethink.models.model_folder import check_folder, reason
 from rethink.models.open_chat import check_vocabulary, open_chat
 from rethink.models.positions import max_positions
 from rethink.models.read_weights import opened_config, refuse_quantized
-from rethink.models.vision import open_picture_text
+from rethink.models.vision import open_image_text
 from rethink.settings import ModelSource
 
 
@@ -60,9 +60,11 @@ def read_model_info(source: ModelSource) -> ModelInfo | None:
     )  # the generation config may name more; prompts do not depend on them
     rows = int(config.vocab_size)
     check_vocabulary(path, tokenizer, rows)
-    pictures, blind = open_picture_text(folder if base_folder is None else base_folder, opened_config(whole))
-    chat = open_chat(path, tokenizer, stop_ids, source.template, source.template_options, rows, pictures)
-    return ModelInfo(replace(chat, blind=blind), max_positions(config), config)
+    image_text, no_images_because = open_image_text(
+        folder if base_folder is None else base_folder, opened_config(whole)
+    )
+    chat = open_chat(path, tokenizer, stop_ids, source.template, source.template_options, rows, image_text)
+    return ModelInfo(replace(chat, no_images_because=no_images_because), max_positions(config), config)
 
 
 def _folder(path: str) -> str | None:

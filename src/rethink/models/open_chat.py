@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from rethink.errors import UserError
+from rethink.images import Image
 from rethink.models.chat import TEMPLATES, Chat
-from rethink.models.vision import PictureText
-from rethink.pictures import Picture
+from rethink.models.vision import ImageText
 from rethink.types import Message
 
 QUESTION = 'What is 6 * 7? Let "x" < 5 & go.\n\n  Show your work.'
 REPLY = "Six times seven is 42."
-NO_PICTURE = Picture("0" * 64, "PNG", (1, 1), b"")
+PLACEHOLDER = Image("0" * 64, "PNG", (1, 1), b"")
 """Stands for an image that is never read."""
 
 CHOOSE = 'choose another template with model.template ("chatml", "plain" or a file)'
@@ -28,18 +28,18 @@ def open_chat(
     template: str,
     options: dict[str, Any],
     n_embeddings: int,
-    pictures: PictureText | None = None,
+    image_text: ImageText | None = None,
 ) -> Chat:
     """Return the chat of the model at `path`. Raise UserError if its template loses the question or opens no reply.
 
-    Templates for models that can also see may want a message as a list of parts; they get it in that form. `pictures` is
-    for models whose pictures we can show."""
+    Templates of vision-language models may want a message as a list of parts; they get it in that form. `image_text` is for
+    models that take images."""
     if template == "plain" and _adds_bos(tokenizer):
         options = {"starts_with_bos": True, **options}
     text = _read_template(template)
-    if text is None and pictures is not None and not tokenizer.chat_template:
-        text = pictures.processor.chat_template  # older folders have the template beside the processor only
-    chat = Chat(tokenizer, stop_ids, text, options, n_embeddings, pictures=pictures)
+    if text is None and image_text is not None and not tokenizer.chat_template:
+        text = image_text.processor.chat_template  # older folders have the template beside the processor only
+    chat = Chat(tokenizer, stop_ids, text, options, n_embeddings, image_text=image_text)
     try:
         _check(chat)
     except UserError as err:
@@ -49,7 +49,7 @@ def open_chat(
         except UserError:
             raise UserError(f"{template or path}: {err}") from err
         chat = in_parts
-    if pictures is not None:
+    if image_text is not None:
         in_parts = replace(chat, images_in_parts=True)
         chat = in_parts if _shows_image(in_parts) else chat
     return replace(chat, stop_ids=chat.stop_ids | _turn_ends(chat))
@@ -121,9 +121,9 @@ def _check(chat: Chat) -> None:
 
 def _shows_image(chat: Chat) -> bool:
     """Return whether the template leaves the place of an image in a message that is a list of parts."""
-    assert chat.pictures is not None
+    assert chat.image_text is not None
     try:
-        return chat.pictures.n_places(chat.render((Message("user", QUESTION, (NO_PICTURE,)),))) == 1
+        return chat.image_text.n_places(chat.render((Message("user", QUESTION, (PLACEHOLDER,)),))) == 1
     except UserError:
         return False
 

@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging
 
 from rethink.errors import UserError
-from rethink.models.forward.embedding import can_see
+from rethink.models.forward.embedding import has_vision_tower
 from rethink.models.sharded_weights import is_sharded, read_weights
 
 SHOWN = 3
@@ -36,7 +36,7 @@ def model_class(config: Any) -> Any:
 
 def opened_config(config: Any) -> Any:
     """Return the configuration that the opened module has: that of the text if its class is for text alone."""
-    if not can_see(config) or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    if not has_vision_tower(config) or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return config
     text, opened = config.get_text_config(), MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].config_class
     return text if opened is type(text) else config

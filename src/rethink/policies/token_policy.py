@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rethink.errors import UserError
+from rethink.images import Image
 from rethink.models.language_model import LanguageModel
-from rethink.pictures import Picture
 from rethink.policies.base import TrainedPolicy
 from rethink.policies.edits import append_forced, append_sampled, as_reply_to, common_sampling, cut_to, without_end
 from rethink.seeds import stable_hash
@@ -22,14 +22,14 @@ class Request:
     """A request for `n` replies to one tokenized prompt, with sample indices from `first` on.
 
     `max_tokens` is the limit of these replies; None is that of the sampling, which must not be lower. `keep` holds the
-    pictures of the ids in memory, even after the client has left (`pictures.find`)."""
+    images of the ids in memory, even after the client has left (`images.find`)."""
 
     ids: tuple[int, ...]
     n: int
     seed: int
     first: int = 0
     max_tokens: int | None = None
-    keep: tuple[Picture, ...] = field(default=(), repr=False, compare=False)
+    keep: tuple[Image, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Protocol
 from rethink.errors import UserError
 from rethink.grading.damage import broken_command
 from rethink.grading.user_function import UserFunction
-from rethink.pictures import mark_places
+from rethink.images import mark_places
 from rethink.problems.conversation import split_conversation
 from rethink.problems.gold import GoldError
 from rethink.problems.rows import Columns, MissingColumnError, Row

@@ -8,8 +8,8 @@ import re
 from typing import Any, cast
 
 from rethink.errors import UserError
-from rethink.pictures import MARK, Picture
-from rethink.problems.images import part_image, place_images, read_images
+from rethink.images import MARK, Image
+from rethink.problems.images import part_image, place_images, row_images
 from rethink.problems.rows import Row
 from rethink.types import ChatRole, Message, Problem
 
@@ -46,9 +46,9 @@ def split_conversation(row: Row, names: str, images: str = "") -> tuple[tuple[Me
     unknown roles, video and sound.
     """
     refuse_media(row)
-    seen = read_images(row, images)
+    from_row = row_images(row, images)
     if not row.has(names):
-        return (), Message("user", "", seen)
+        return (), Message("user", "", from_row)
     where = f"{row.location}: the column {names!r}"
     value = turns_in(row.value(names), where)
     if value is None:
@@ -62,7 +62,7 @@ def split_conversation(row: Row, names: str, images: str = "") -> tuple[tuple[Me
         raise UserError(f"{where} holds a conversation without a message of the user")
     if not messages[last].content.strip():
         raise UserError(f"{where} holds a conversation whose last question is empty")
-    messages = place_images(messages[: last + 1], seen, where)
+    messages = place_images(messages[: last + 1], from_row, where)
     for message in messages:
         _refuse_placeholder(message, where)
     return tuple(messages[:last]), messages[last]
@@ -182,7 +182,7 @@ def _message(turn: dict[str, Any], where: str, row: Row) -> Message:
         raise UserError(f"{where} has a message of the role {_role(turn)!r}; roles are system, user and assistant")
     if turn.get("tool_calls"):
         raise UserError(f"{where} has a message with tool calls, which are not supported in a question")
-    images: list[Picture] = []
+    images: list[Image] = []
     content = _content(turn, where, row, images)
     if not isinstance(content, str):
         raise UserError(f"{where} has a message whose content is not text: {shown(turn)}")
@@ -193,16 +193,16 @@ def _role(turn: dict[str, Any]) -> str:
     return str(next(turn[role] for role, content in KEYS if role in turn and content in turn)).lower()
 
 
-def _content(turn: dict[str, Any], where: str, row: Row | None = None, images: list[Picture] | None = None) -> Any:
+def _content(turn: dict[str, Any], where: str, row: Row | None = None, images: list[Image] | None = None) -> Any:
     """Return a turn's content, with parts that are text joined. Images become marks, and are added to `images`."""
     value = next(turn[content] for role, content in KEYS if role in turn and content in turn)
     if not isinstance(value, list):
         return value
     texts: list[str] = []
     for part in value:
-        picture = None if row is None else part_image(part, f"{where}, a part of a message", row)
-        if picture is not None and images is not None:
-            images.append(picture)
+        image = None if row is None else part_image(part, f"{where}, a part of a message", row)
+        if image is not None and images is not None:
+            images.append(image)
             texts.append(MARK)
             continue
         text = part.get("text") if isinstance(part, dict) and part.get("type", "text") == "text" else part

@@ -33,7 +33,7 @@ def bucket(problem: Problem) -> float:
 
 
 def dedup_key(problem: Problem) -> object:
-    """Return what two copies of one problem share: the conversation with its pictures, or for countdown the sorted numbers
+    """Return what two copies of one problem share: the conversation with its images, or for countdown the sorted numbers
     and the target."""
     if problem.verify is countdown.verify:
         return countdown.numbers_and_target(problem)
@@ -41,5 +41,5 @@ def dedup_key(problem: Problem) -> object:
         return equation.numbers_and_target(problem.gold)
     texts = [turn.content for turn in problem.earlier if turn.role != "system"]
     question = " ".join(problem.question.split())
-    pictures = [picture.digest for picture in problem.all_images]
-    return (*texts, *pictures, question) if texts or pictures else question
+    images = [image.digest for image in problem.all_images]
+    return (*texts, *images, question) if texts or images else question

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from rethink.errors import UserError
-from rethink.pictures import MARK, Picture, mark_places, read_picture, read_pictures
+from rethink.images import MARK, Image, mark_places, read_image, read_images
 from rethink.problems.rows import Row
 from rethink.types import Message
 
 USUAL = ("images", "decoded_image", "image")
 """The columns that hold images if the source names none; upper and lower case are the same. MathVista has a path in `image`
-beside the picture in `decoded_image`; MMMU has image_1 to image_7 instead."""
+beside the image itself in `decoded_image`; MMMU has image_1 to image_7 instead."""
 
 STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 """How the files of images start."""
@@ -24,16 +24,16 @@ PARTS = ("image", "image_url", "input_image")
 MOST_NUMBERED = 20
 
 
-def read_images(row: Row, names: str) -> tuple[Picture, ...]:
+def row_images(row: Row, names: str) -> tuple[Image, ...]:
     """Return the images in the row's columns. `names` are separated by commas; "" stands for the usual columns.
 
     Raise UserError for a column that does not exist, and for an image that is missing or damaged."""
     columns = [name.strip() for name in names.split(",")] if names else _usual(row)
-    found: list[Picture] = []
+    found: list[Image] = []
     for name in columns:
         if row.has(name) or names:
             where = f"{row.location}: the column {name!r}"
-            found += read_pictures(row.value(name), where, row.folder)
+            found += read_images(row.value(name), where, row.folder)
     return tuple(found)
 
 
@@ -63,14 +63,14 @@ def _is_image(cell: Any) -> bool:
     return isinstance(data, bytes) and (data.startswith(STARTS) or data[8:12] == b"WEBP")
 
 
-def part_image(part: Any, where: str, row: Row) -> Picture | None:
+def part_image(part: Any, where: str, row: Row) -> Image | None:
     """Return the image in a part of a message; None for other parts."""
     if not isinstance(part, dict) or part.get("type") not in PARTS:
         return None
-    return read_picture({name: value for name, value in part.items() if name != "type"}, where, row.folder)
+    return read_image({name: value for name, value in part.items() if name != "type"}, where, row.folder)
 
 
-def place_images(messages: Sequence[Message], images: Sequence[Picture], where: str) -> list[Message]:
+def place_images(messages: Sequence[Message], images: Sequence[Image], where: str) -> list[Message]:
     """Return a conversation that ends with the question, with the images of its row in it.
 
     Marks in the texts take them in order; the question takes those that are left, and may have no marks then. Messages

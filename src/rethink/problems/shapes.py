@@ -1,4 +1,4 @@
-"""Shapes: questions about drawn pictures, which cannot be answered without looking.
+"""Shapes: questions about drawn images, which cannot be answered without looking.
 
     count     How many circles are there?                          3
     color     What color is the triangle?                          red
@@ -8,7 +8,7 @@
     clock     What time does the clock show?                       4:30
     dial      What number does the needle point to?                60
 
-Each picture is 96 by 96 pixels. Levels 1 to 3 have more shapes, finer scales and smaller differences. The answer is exact:
+Each image is 96 by 96 pixels. Levels 1 to 3 have more shapes, finer scales and smaller differences. The answer is exact:
 it follows from what was drawn.
 """
 
@@ -21,7 +21,7 @@ from dataclasses import replace
 from functools import partial
 
 from rethink.errors import UserError
-from rethink.pictures import read_picture
+from rethink.images import read_image
 from rethink.problems.answer_format import AnswerFormat, read_question_and_answer
 from rethink.problems.shapes_canvas import COLORS, KINDS, Canvas
 from rethink.seeds import rng, stable_hash
@@ -29,7 +29,7 @@ from rethink.settings import Replies
 from rethink.types import Demonstration, Problem, Verdict
 
 SPLITS = {"train": (range(12), 4000), "validation": (range(12, 14), 400), "test": (range(14, 20), 1600)}
-"""The twentieths of all pictures that a split draws from, and its number of problems."""
+"""The twentieths of all images that a split draws from, and its number of problems."""
 
 LEVELS = (1, 2, 3)
 SIDES = {"left": (-1, 0), "right": (1, 0), "above": (0, -1), "below": (0, 1)}
@@ -39,7 +39,7 @@ _STATED = re.compile(r"(?:answer\s*(?:is|:)|\\boxed\{)\s*([\w:]+)", re.IGNORECAS
 def problems(split: str, tasks: str = "", level: int = 1, replies: Replies | None = None) -> Iterator[Problem]:
     """Yield the problems of a split, "train" (4,000), "validation" (400) or "test" (1,600), and what a teacher replies.
 
-    `tasks` are names joined by "+"; "" is all of them, in turn. A hash of what is drawn decides the split, so no picture of
+    `tasks` are names joined by "+"; "" is all of them, in turn. A hash of what is drawn decides the split, so no image of
     one split is in another. Raise ValueError for another split, task or level, and UserError without Pillow.
     """
     names = tasks.split("+") if tasks else list(TASKS)
@@ -65,14 +65,14 @@ def _problems(split: str, names: list[str], level: int, replies: Replies) -> Ite
         yield _problem(f"shapes:{name}:{key:016x}", canvas, question, gold, replies)
         if len(seen) == n_problems:
             return
-    raise UserError(f"shapes:{'+'.join(names)} has only {len(seen)} different pictures at level {level}; raise level")
+    raise UserError(f"shapes:{'+'.join(names)} has only {len(seen)} different images at level {level}; raise level")
 
 
 def _problem(ident: str, canvas: Canvas, question: str, gold: str, replies: Replies) -> Problem:
     problem = FORMAT.problem(ident, question, gold, "shapes", "strict")
-    picture = read_picture(canvas.png(), ident)
+    image = read_image(canvas.png(), ident)
     demonstrate = partial(_demonstrations, ident, question, gold, replies)
-    return replace(problem, images=(picture,), demonstrate=demonstrate)
+    return replace(problem, images=(image,), demonstrate=demonstrate)
 
 
 def _demonstrations(ident: str, question: str, gold: str, teacher: Replies, seed: int) -> tuple[Demonstration, ...]:
@@ -222,5 +222,5 @@ TASKS = {
 
 
 def draw_example() -> bytes:
-    """Return a picture as a PNG file, for examples."""
+    """Return an image as a PNG file, for examples."""
     return _clock(rng("example"), 1)[0].png()

@@ -1,4 +1,4 @@
-"""The pictures of shapes: what is drawn, remembered as plain values, and the drawing of it."""
+"""The images of shapes: what is drawn, remembered as plain values, and the drawing of it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Item:
 
 
 class Canvas:
-    """What a picture shows. `png` draws it."""
+    """What an image shows. `png` draws it."""
 
     def __init__(self, draw: random.Random) -> None:
         self._draw = draw
@@ -77,17 +77,18 @@ class Canvas:
         self.drawn.append(Item("dial", self._draw.choice(list(COLORS)), radius, x, y, (value,)))
 
     def png(self) -> bytes:
-        """Return the picture as a PNG file."""
+        """Return the image as a PNG file."""
         try:
-            from PIL import Image, ImageDraw
+            import PIL.Image
+            import PIL.ImageDraw
         except ImportError as err:
             raise UserError(f"shapes are drawn with Pillow: {install_extra('vision')}") from err
-        image = Image.new("RGB", (SIZE, SIZE), "white")
-        pen = ImageDraw.Draw(image)
+        pil_image = PIL.Image.new("RGB", (SIZE, SIZE), "white")
+        pen = PIL.ImageDraw.Draw(pil_image)
         for item in self.drawn:
             _DRAW.get(item.kind, _draw_shape)(pen, item)
         stream = io.BytesIO()
-        image.save(stream, "PNG")
+        pil_image.save(stream, "PNG")
         return stream.getvalue()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rethink.errors import UserError
-from rethink.pictures import MARK, Picture, mark_places, read_picture
+from rethink.images import MARK, Image, mark_places, read_image
 from rethink.serving import fields
 from rethink.serving.api_error import ApiError
 from rethink.serving.limits import Limits
@@ -158,12 +158,12 @@ def _message(given: Any, where: str) -> Message:
     return Message(ROLES[role], text, images)
 
 
-def _content(given: Any, where: str) -> tuple[str, tuple[Picture, ...]]:
+def _content(given: Any, where: str) -> tuple[str, tuple[Image, ...]]:
     """Return the text of a message, with marks for its images, and the images: a string, or a list of parts."""
     if not isinstance(given, list):
         return fields.text(given, where), ()
     texts: list[str] = []
-    images: list[Picture] = []
+    images: list[Image] = []
     for part in given:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "image_url":
@@ -179,12 +179,12 @@ def _content(given: Any, where: str) -> tuple[str, tuple[Picture, ...]]:
     return (mark_places(text, len(images), where) if images else text), tuple(images)
 
 
-def _image(given: Any, where: str) -> Picture:
+def _image(given: Any, where: str) -> Image:
     """Return an image that is sent as a data URL. The server reads no files and fetches no addresses."""
     url = given.get("url") if isinstance(given, dict) else given
     if not isinstance(url, str) or not url.startswith("data:"):
         raise ApiError(400, f"{where}: an image must be a data URL: data:image/png;base64,...", where)
     try:
-        return read_picture(url, where)
+        return read_image(url, where)
     except UserError as err:
         raise ApiError(400, str(err), where) from err

@@ -8,13 +8,13 @@ from typing import Any
 
 from rethink.build import check_device, check_inputs, check_model_name, check_sampler, has_model, load_all_problems
 from rethink.errors import UserError
+from rethink.images import NO_SERVER
 from rethink.methods import needs_of
 from rethink.methods.actors import Method
 from rethink.methods.imitate import require_demonstrations
 from rethink.models import lora
 from rethink.models.model_info import ModelInfo, read_model_info
 from rethink.objectives import Objective, objectives_of
-from rethink.pictures import NO_SERVER
 from rethink.problems.rewards import Grader, build_grader
 from rethink.prompts import PHASES_WITH_TEXTS, Prompts
 from rethink.recipe import Recipe
@@ -111,16 +111,16 @@ def check_software(recipe: Recipe) -> None:
 
 
 def check_images(recipe: Recipe, problems: Sequence[Problem], info: ModelInfo | None) -> None:
-    """Raise UserError if problems have images, and the model or the sampler cannot see them."""
+    """Raise UserError if problems have images, and the model or the sampler takes none."""
     first = next((problem for problem in problems if problem.all_images), None)
     if first is None:
         return
     if recipe.sampler.engine == "vllm":
         raise UserError(f"problem {first.id} has images. {NO_SERVER[0].upper()}{NO_SERVER[1:]}")
-    if info is not None and info.chat.pictures is None:
+    if info is not None and info.chat.image_text is None:
         raise UserError(
-            f"problem {first.id} has images, which {recipe.model.path} cannot see: {info.chat.blind}; choose a model that "
-            "can, or leave out the column of images"
+            f"problem {first.id} has images, but {recipe.model.path} takes none: {info.chat.no_images_because}; choose a "
+            "vision-language model, or leave out the column of images"
         )
 
 

@@ -20,7 +20,7 @@ from rethink.distributed import SINGLE_PROCESS, Ranks
 from rethink.models import lora
 from rethink.models.checkpoint_files import OPTIMIZER
 from rethink.models.forward import Weights
-from rethink.models.forward.embedding import Pictures
+from rethink.models.forward.embedding import ImageSource
 from rethink.models.forward.lowrank import merged_weight
 from rethink.models.language_model import LanguageModel, pick_dtype
 from rethink.models.sharded_weights import is_sharded
@@ -90,10 +90,14 @@ class Engine(Protocol):
 
 
 def lay_out_pack(
-    pack: Pack, device: torch.device, reference: Weights | None, chunk_tokens: int, pictures: Pictures | None = None
+    pack: Pack,
+    device: torch.device,
+    reference: Weights | None,
+    chunk_tokens: int,
+    image_vectors: ImageSource | None = None,
 ) -> MicroBatch:
     """Return the pack as tensors, with log-probs of the start model if its part needs them."""
-    micro = lay_out(pack.samples, device, pictures)
+    micro = lay_out(pack.samples, device, image_vectors)
     if not pack.part.needs_reference or not loss_of(pack.part).reference_log_probs:
         return micro
     assert reference is not None
@@ -155,7 +159,7 @@ class LocalEngine:
         return _WorkerResult(losses, statistics, gradients)
 
     def _loss(self, pack: Pack, weights: Weights, settings: LossSettings, reference: Weights | None) -> LossOutput:
-        micro = lay_out_pack(pack, self.model.device, reference, self.chunk_tokens, self.model.pictures)
+        micro = lay_out_pack(pack, self.model.device, reference, self.chunk_tokens, self.model.image_vectors)
         loss = loss_of(pack.part)
         values = loss.forward(weights, reference, micro, pack.part, self.chunk_tokens)
         return loss.compute(micro, values, pack.part, settings)
@@ -176,7 +180,7 @@ class LocalEngine:
         for samples in batches:
             if stop.is_set():
                 raise threads.Stopped
-            micro = lay_out(samples, self.model.device, self.model.pictures)
+            micro = lay_out(samples, self.model.device, self.model.image_vectors)
             found.append(micro.by_sample(trained_log_probs(weights, self.chunk_tokens, micro)))
         return found
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rethink.models.forward import PackedAttention, PackedRow, Span, group_by_length
-from rethink.models.forward.embedding import Pictures, positions_of
+from rethink.models.forward.embedding import ImageSource, positions_of
 from rethink.objectives import Advantage
 from rethink.types import Sample
 
@@ -145,10 +145,10 @@ def pack_pairs(
 
 
 def lay_out(
-    samples: Sequence[TrainingSample], device: torch.device | str = "cpu", pictures: Pictures | None = None
+    samples: Sequence[TrainingSample], device: torch.device | str = "cpu", image_vectors: ImageSource | None = None
 ) -> MicroBatch:
-    """Return a micro-batch of the samples: first each prompt once, then the replies, the longest first. `pictures` are
-    those of the model.
+    """Return a micro-batch of the samples: first each prompt once, then the replies, the longest first. `image_vectors`
+    are those of the model.
 
     Prompt 5 6 has the replies 7 8 1 and 10 1; prompt 5 9 4 has the reply 11 12 13::
 
@@ -179,7 +179,7 @@ def lay_out(
         fed.append(prompt_ids)
         spans.append(prompt)
         first_positions.append(0)
-        placed[prompt_ids], after[prompt_ids] = positions_of(prompt_ids, pictures)
+        placed[prompt_ids], after[prompt_ids] = positions_of(prompt_ids, image_vectors)
         prompts[prompt_ids] = prompt
         prompt_rows.append(PackedRow((prompt,), prompt.length))
     reply_rows: list[PackedRow] = []

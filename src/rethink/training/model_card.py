@@ -19,12 +19,12 @@ from rethink.errors import UserError
 from rethink.evaluation.bounds import NOTE
 from rethink.evaluation.fresh import RATES, rate_columns, why_no_fresh
 from rethink.evaluation.intervals import Estimate
+from rethink.images import MARK
 from rethink.jsonl import Record, read_lines, write_text
 from rethink.methods import METHODS
 from rethink.models.gguf.folder import origin
 from rethink.models.read_weights import model_class
-from rethink.models.vision.picture_text import has_processor
-from rethink.pictures import MARK
+from rethink.models.vision.image_text import has_processor
 from rethink.printable import printable_line
 from rethink.problems import mathematics
 from rethink.problems.source import GENERATORS, answer_format_of
@@ -39,26 +39,26 @@ CARD, RECIPE = "README.md", "recipe.toml"
 QUESTION = "What is 17 * 24?"
 """An example, if the held-out problems are no public benchmark."""
 
-PICTURE = "picture.png"
-"""The name of a picture in an example, for the reader's own."""
+IMAGE = "image.png"
+"""The name of an image in an example, for the reader's own."""
 
 TURN = """
 def turn(role, text):
     return {"role": role, "content": text}
 """.strip()
 
-SEEING_TURN = """
-def turn(role, text, *pictures):
-    return {"role": role, "content": [*({"type": "image", "path": p} for p in pictures), {"type": "text", "text": text}]}
+VISION_TURN = """
+def turn(role, text, *images):
+    return {"role": role, "content": [*({"type": "image", "path": p} for p in images), {"type": "text", "text": text}]}
 """.strip()
-"""How the example in a card makes a message: for models that can see, of parts."""
+"""How the example in a card makes a message: for vision-language models, of parts."""
 
 
 @dataclass(frozen=True)
 class Origin:
     """What is known of a model: the folder or file that was exported, its base model, and of a run its settings, its recipe
     (None if these settings cannot be loaded here), the update and the evaluations up to it. `question` is an example, which
-    `has_picture` or not.
+    `has_image` or not.
     """
 
     source: Path
@@ -68,7 +68,7 @@ class Origin:
     update: int | None
     evaluations: list[Record]
     question: str
-    has_picture: bool = False
+    has_image: bool = False
 
 
 def read_origin(source: Path) -> Origin:
@@ -86,14 +86,14 @@ def read_origin(source: Path) -> Origin:
         recipe = load_recipe(run.path / "config.toml")
     except UserError:  # its method may be a file that is not here
         recipe = None
-    question, has_picture = QUESTION, False
+    question, has_image = QUESTION, False
     if recipe is not None and _are_public(recipe.evaluation.problems):
         for _, answer in read_lines(run.path / "eval" / f"{update:06d}.jsonl"):
             if MARK not in answer["question"] and len(answer.get("images", ())) <= 1:
-                question, has_picture = answer["question"], bool(answer.get("images"))
+                question, has_image = answer["question"], bool(answer.get("images"))
                 break
     evaluations = [by_update[number] for number in sorted(by_update)]
-    return Origin(source, base, read_settings(run), recipe, update, evaluations, question, has_picture)
+    return Origin(source, base, read_settings(run), recipe, update, evaluations, question, has_image)
 
 
 def _are_public(problems: ProblemSource | None) -> bool:
@@ -111,12 +111,12 @@ def write_card(folder: Path, source: Path, name: str, dtype: str) -> None:
     what readers call it: a repository, or a folder.
     """
     found = read_origin(source)
-    sees = _sees(folder)
-    parts = [_metadata(found, sees), f"# {name.rpartition('/')[2]}", _opening(found)]
+    takes_images = _takes_images(folder)
+    parts = [_metadata(found, takes_images), f"# {name.rpartition('/')[2]}", _opening(found)]
     parts += [
         _training(found, dtype),
         _results(found, dtype),
-        _use(found, name, folder if sees else None),
+        _use(found, name, folder if takes_images else None),
         _license(found.base),
     ]
     write_text(folder / CARD, "\n\n".join(filter(None, parts)) + "\n")
@@ -124,19 +124,19 @@ def write_card(folder: Path, source: Path, name: str, dtype: str) -> None:
         write_text(folder / RECIPE, shared_recipe(found.recipe))
 
 
-def _sees(folder: Path) -> bool:
+def _takes_images(folder: Path) -> bool:
     """Return whether a model folder is opened by transformers' class for images and text."""
     if not (folder / "config.json").is_file():
         return False
     return model_class(AutoConfig.from_pretrained(folder, trust_remote_code=False)) is AutoModelForImageTextToText
 
 
-def _metadata(found: Origin, sees: bool) -> str:
+def _metadata(found: Origin, takes_images: bool) -> str:
     """Return the block that the hub reads. A license that is not known is left open."""
     method = _method_name(found)
     tags = ["rethink", *([method.replace("_", "-"), "reinforcement-learning"] if method else [])]
     named = {"base_model": found.base.on_hub, "datasets": _data_sets(found), **found.base.license}
-    task = "image-text-to-text" if sees else "text-generation"
+    task = "image-text-to-text" if takes_images else "text-generation"
     fields = ModelCardData(library_name="transformers", pipeline_tag=task, tags=tags)
     for key, value in named.items():
         if value:
@@ -274,15 +274,15 @@ def _result_notes(found: Origin, shown: Sequence[Record], columns: Sequence[str]
     return list(filter(None, notes))
 
 
-def _use(found: Origin, name: str, seeing: Path | None) -> str:
-    """Return how to ask the model twice: by this package, and by transformers alone. `seeing` is the folder of a model with
+def _use(found: Origin, name: str, vision: Path | None) -> str:
+    """Return how to ask the model twice: by this package, and by transformers alone. `vision` is the folder of a model with
     a vision tower.
     """
     folder = shlex.quote(name.rpartition("/")[2])
     download = f"hf download {name} --local-dir {folder}\n" if "/" in name else ""
     recipe = f" --recipe {folder}/{RECIPE}" if found.recipe is not None else ""
-    question = shlex.quote(printable_line(found.question)) + (f" --image {PICTURE}" if found.has_picture else "")
-    alone = "" if seeing and not has_processor(str(seeing)) else _with_transformers(found, name, bool(seeing))
+    question = shlex.quote(printable_line(found.question)) + (f" --image {IMAGE}" if found.has_image else "")
+    alone = "" if vision and not has_processor(str(vision)) else _with_transformers(found, name, bool(vision))
     return (
         "## Two passes\n\nThe model answers, is asked to review its answer, and answers again.\n\n"
         f"```console\n{download}rethink answer {folder} {question}{recipe}\n"
@@ -291,17 +291,17 @@ def _use(found: Origin, name: str, seeing: Path | None) -> str:
     ).strip()
 
 
-def _with_transformers(found: Origin, name: str, sees: bool) -> str:
+def _with_transformers(found: Origin, name: str, takes_images: bool) -> str:
     recipe = found.recipe or Recipe()
     if recipe.model.template:
         return (
             f"It was trained with another chat template than its tokenizer's ({code(last_part(recipe.model.template))}), "
             "which transformers does not know."
         )
-    model, reader = ("ImageTextToText", "Processor") if sees else ("CausalLM", "Tokenizer")
+    model, reader = ("ImageTextToText", "Processor") if takes_images else ("CausalLM", "Tokenizer")
     own = reader.lower()
     how = 'add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"'
-    picture = f", {PICTURE!r}" if found.has_picture else ""
+    image = f", {IMAGE!r}" if found.has_image else ""
     system = f"turn('system', {recipe.prompts.system!r})" if recipe.prompts.system else ""
     code_lines = f"""
 from transformers import AutoModelFor{model}, Auto{reader}
@@ -310,7 +310,7 @@ model = AutoModelFor{model}.from_pretrained({name!r})
 {own} = Auto{reader}.from_pretrained({name!r})
 
 
-{SEEING_TURN if sees else TURN}
+{VISION_TURN if takes_images else TURN}
 
 
 def reply(messages):
@@ -321,7 +321,7 @@ def reply(messages):
 
 question = {found.question!r}
 messages = [{system}]
-messages += [turn("user", {_solve_text(found.recipe)!r}.replace("{{question}}", question){picture})]
+messages += [turn("user", {_solve_text(found.recipe)!r}.replace("{{question}}", question){image})]
 draft = reply(messages)
 messages += [turn("assistant", draft), turn("user", {recipe.prompts.refine!r})]
 print(draft, reply(messages), sep="\\n\\n")

@@ -1,4 +1,4 @@
-"""Every family that can see: our log-probs, gradients and replies after pictures against those of transformers."""
+"""Families of vision-language models: our log-probs, gradients and replies after images against those of transformers."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from torch import Tensor
 from transformers import AutoConfig, AutoProcessor
 
 from rethink.errors import UserError
+from rethink.images import FIRST_ID, Image, find, without_images
 from rethink.models import lora
-from rethink.models.forward.embedding import can_see
+from rethink.models.forward.embedding import has_vision_tower
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.models.model_info import read_model_info
 from rethink.models.read_weights import opened_config
 from rethink.models.vision.images_only import ImagesOnly
-from rethink.pictures import FIRST_ID, Picture, find, without_pictures
 from rethink.policies.local import LocalPolicy
 from rethink.settings import Lora, ModelSource
 from rethink.training.losses.forward import trained_log_probs
 from rethink.training.micro_batch import TrainingSample, lay_out
 from rethink.types import Message, Problem, Prompt, Sample, Sampling, Verdict
-from support.images import picture
+from support.images import image
 from support.samples import make_sample, sdpa_attention
 from support.vision_models import VISION, save_vision_model
 
-RED, BLUE, WIDE = picture(), picture("blue", (40, 50)), picture("green", (90, 30))
+RED, BLUE, WIDE = image(), image("blue", (40, 50)), image("green", (90, 30))
 ASKED: list[tuple[Message, ...]] = [
     (Message("user", "What color is it?", (RED,)),),
     (Message("user", "What color is it?", (BLUE,)),),
@@ -46,16 +46,16 @@ def family(name: str) -> LanguageModel:
         return load_model(str(save_vision_model(Path(folder), name)))
 
 
-def pictures_of(messages: tuple[Message, ...]) -> list[Picture]:
+def images_of(messages: tuple[Message, ...]) -> list[Image]:
     return [shown for message in messages for shown in message.images]
 
 
 def own_inputs(model: LanguageModel, messages: tuple[Message, ...]) -> dict[str, Tensor]:
     """Return what the model's own processor makes of a conversation."""
-    processor = model.chat.pictures.processor  # type: ignore[union-attr]
-    images = [shown.open() for shown in pictures_of(messages)]
+    processor = model.chat.image_text.processor  # type: ignore[union-attr]
+    pil_images = [shown.open() for shown in images_of(messages)]
     text = model.chat.render(messages)
-    return dict(processor(images=images or None, text=[text], return_tensors="pt", add_special_tokens=False))
+    return dict(processor(images=pil_images or None, text=[text], return_tensors="pt", add_special_tokens=False))
 
 
 def samples(model: LanguageModel) -> list[Sample]:
@@ -84,28 +84,28 @@ def own_log_probs(model: LanguageModel, sample: Sample, messages: tuple[Message,
 
 @pytest.mark.parametrize("name", VISION)
 def test_prompts_are_those_of_the_processor(name: str) -> None:
-    """Guards against places that the processor fills with other tokens, and pictures in another order."""
+    """Guards against places that the processor fills with other tokens, and images in another order."""
     model = family(name)
-    assert model.pictures is not None
+    assert model.image_vectors is not None
     for messages in ASKED:
         ids = model.chat.encode(messages)
         theirs = own_inputs(model, messages)["input_ids"][0].tolist()
-        token = model.pictures.text.token_id
+        token = model.image_vectors.text.token_id
         assert [i if i < FIRST_ID else token for i in ids] == theirs
-        n_vectors = sum(map(model.pictures.text.n_vectors, pictures_of(messages)))
-        assert len(ids) - len(without_pictures(ids)) == n_vectors
+        n_vectors = sum(map(model.image_vectors.text.n_vectors, images_of(messages)))
+        assert len(ids) - len(without_images(ids)) == n_vectors
     first, second = (model.chat.encode(messages) for messages in ASKED[:2])
     assert first != second
-    assert without_pictures(first) == without_pictures(second)
+    assert without_images(first) == without_images(second)
 
 
 @pytest.mark.parametrize("name", VISION)
 def test_log_probs_and_gradients_of_a_packed_pass(name: str) -> None:
-    """Guards against vectors at the wrong places of a packed sequence, prompts that are shared although their pictures
-    differ, and gradients of the embedding that picture places disturb."""
+    """Guards against vectors at the wrong places of a packed sequence, prompts that are shared although their images
+    differ, and gradients of the embedding that image places disturb."""
     model, parts = family(name), samples(family(name))
     weights = model.weights(trainable=True)
-    micro = lay_out([TrainingSample(sample) for sample in parts], pictures=model.pictures)
+    micro = lay_out([TrainingSample(sample) for sample in parts], image_vectors=model.image_vectors)
     ours = micro.by_sample(trained_log_probs(weights, 16, micro))
     factors = [torch.linspace(-1, 2, len(sample.ids)) for sample in parts]
     loss = sum(((own * f).sum() for own, f in zip(ours, factors, strict=True)), torch.zeros(()))
@@ -141,8 +141,8 @@ def prompts() -> list[Prompt]:
 @pytest.mark.parametrize("name", VISION)
 @pytest.mark.parametrize("cached", [False, True])
 def test_greedy_replies_and_their_scores(name: str, cached: bool) -> None:
-    """Guards against a cache that confuses pictures, and log-probs that differ between sampler and scorer. Prompts of other
-    pictures have the same words here, and with `cached` they are looked up in the prefix cache."""
+    """Guards against a cache that confuses images, and log-probs that differ between sampler and scorer. Prompts of other
+    images have the same words here, and with `cached` they are looked up in the prefix cache."""
     model = family(name)
     policy = LocalPolicy(model, Sampling(temperature=0.0, max_tokens=N_NEW))
     with policy.reuse_prefixes():
@@ -158,23 +158,23 @@ def test_greedy_replies_and_their_scores(name: str, cached: bool) -> None:
             assert sample.log_probs == pytest.approx(scores, abs=2e-4)
 
 
-def test_a_picture_is_computed_once() -> None:
+def test_an_image_is_computed_once() -> None:
     """Guards against a tower that runs for every prompt, and a cache that grows without limit."""
     model = family("LLaVA")
-    assert model.pictures is not None
+    assert model.image_vectors is not None
     for _ in range(2):
         for shown in (RED, BLUE):
-            model.pictures.vectors(shown)
-    before = model.pictures.n_computed
+            model.image_vectors.vectors(shown)
+    before = model.image_vectors.n_computed
     LocalPolicy(model, Sampling(max_tokens=3)).sample(prompts()[:2], 2)
-    assert model.pictures.n_computed == before
-    kept = model.pictures.vectors(RED).clone()
-    limit, model.pictures.limit_bytes = model.pictures.limit_bytes, 1
-    model.pictures.vectors(picture("black"))
-    assert model.pictures.n_bytes == kept.nbytes
-    assert torch.equal(model.pictures.vectors(RED), kept)
-    assert model.pictures.n_computed == before + 2
-    model.pictures.limit_bytes = limit
+    assert model.image_vectors.n_computed == before
+    kept = model.image_vectors.vectors(RED).clone()
+    limit, model.image_vectors.limit_bytes = model.image_vectors.limit_bytes, 1
+    model.image_vectors.vectors(image("black"))
+    assert model.image_vectors.n_bytes == kept.nbytes
+    assert torch.equal(model.image_vectors.vectors(RED), kept)
+    assert model.image_vectors.n_computed == before + 2
+    model.image_vectors.limit_bytes = limit
 
 
 def test_adapters_leave_the_tower_alone() -> None:
@@ -187,22 +187,22 @@ def test_adapters_leave_the_tower_alone() -> None:
     assert adapted.chat.encode(ASKED[0]) == family("Idefics3").chat.encode(ASKED[0])
 
 
-def test_a_model_without_a_processor_says_that_it_cannot_see(tmp_path: Path) -> None:
-    """Guards against prompts that lose their picture without a word."""
+def test_a_model_without_a_processor_says_that_it_takes_no_images(tmp_path: Path) -> None:
+    """Guards against prompts that lose their image without a word."""
     folder = save_vision_model(tmp_path, "LLaVA")
     for file in folder.glob("*processor_config.json"):
         file.unlink()
     model = load_model(str(folder))
     assert model.chat.encode(ASKED[3])
-    with pytest.raises(UserError, match=r"a prompt has an image, which this model cannot see: .* no image processor"):
+    with pytest.raises(UserError, match=r"a prompt has an image, but this model takes none: .* no image processor"):
         model.chat.encode(ASKED[0])
 
 
 def test_text_that_spells_the_image_token_stays_text() -> None:
-    """Guards against a question whose words take a picture's place."""
+    """Guards against a question whose words take an image's place."""
     model = family("LLaVA")
-    assert model.pictures is not None
-    token = model.pictures.text.token_id
+    assert model.image_vectors is not None
+    token = model.image_vectors.text.token_id
     assert token not in model.chat.encode((Message("user", "What does <image> mean?"),))
 
 
@@ -218,22 +218,24 @@ def test_a_processor_that_cannot_be_opened_leaves_the_text(tmp_path: Path, monke
     assert info is not None
     for chat in (info.chat, load_model(folder).chat):
         assert chat.encode(ASKED[3])
-        with pytest.raises(UserError, match=r"cannot see: its image processor needs a package: .*torchvision"):
+        with pytest.raises(UserError, match=r"takes none: its image processor needs a package: .*torchvision"):
             chat.encode(ASKED[0])
 
 
-@pytest.mark.parametrize(("kind", "sees"), [("llama4", False), ("qwen3_5", False), ("gemma3", True), ("llava", True)])
-def test_models_that_are_opened_for_text_alone_do_not_see(kind: str, sees: bool) -> None:
+@pytest.mark.parametrize(
+    ("kind", "takes_images"), [("llama4", False), ("qwen3_5", False), ("gemma3", True), ("llava", True)]
+)
+def test_models_that_are_opened_for_text_alone_take_no_images(kind: str, takes_images: bool) -> None:
     """Guards against problems with images that pass the check before a run, and fail when the model is loaded."""
     config = AutoConfig.for_model(kind)
-    assert can_see(config)
-    assert can_see(opened_config(config)) == sees
+    assert has_vision_tower(config)
+    assert has_vision_tower(opened_config(config)) == takes_images
 
 
-def test_a_request_keeps_its_pictures() -> None:
-    """Guards against a prefill whose picture is gone because the client that sent it has left."""
+def test_a_request_keeps_its_images() -> None:
+    """Guards against a prefill whose image is gone because the client that sent it has left."""
     policy = LocalPolicy(family("LLaVA"), Sampling(max_tokens=3))
-    shown = picture("orange")
+    shown = image("orange")
     digest, problem = shown.digest, Problem("p", "?", "x", lambda reply, gold: Verdict(False))
     asked = Prompt(problem, "solve", (Message("user", "What?", (shown,)),), seed=0)
     requests = policy.make_requests([asked], 1, policy.sampling)
@@ -244,27 +246,27 @@ def test_a_request_keeps_its_pictures() -> None:
 
 
 def test_an_image_processor_of_the_hub_is_saved(tmp_path: Path) -> None:
-    """Guards against checkpoints of a model named on the hub that cannot see, because there is no folder to copy from."""
+    """Guards against checkpoints of a hub's model that take no images, because there is no folder to copy from."""
     processor = ImagesOnly(str(save_vision_model(tmp_path / "model", "Qwen2.5-VL")), "<image>")
     processor.folder = tmp_path / "not" / "here"
     (tmp_path / "saved").mkdir()
     processor.tokenizer.save_pretrained(tmp_path / "saved")
     processor.save_pretrained(tmp_path / "saved")
     again = ImagesOnly(str(tmp_path / "saved"), "<image>")
-    image = RED.open()
-    before, after = (p.image_processor(images=[image], return_tensors="pt") for p in (processor, again))
+    pil_image = RED.open()
+    before, after = (p.image_processor(images=[pil_image], return_tensors="pt") for p in (processor, again))
     assert torch.equal(before["pixel_values"], after["pixel_values"])
 
 
-def test_decode_steps_do_not_look_for_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against a step of decoding that waits for the GPU to learn that a reply has no pictures."""
+def test_decode_steps_do_not_look_for_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a step of decoding that waits for the GPU to learn that a reply has no images."""
     n_asked: list[int] = []
 
-    def count(ids_T: Tensor, table: object, pictures: object, attend: object) -> None:
+    def count(ids_T: Tensor, table: object, images: object, attend: object) -> None:
         n_asked.append(getattr(attend, "only_tokens", False))
 
-    monkeypatch.setattr("rethink.models.forward.fused.see", count)
-    monkeypatch.setattr("rethink.models.forward.modules.see", count)
+    monkeypatch.setattr("rethink.models.forward.fused.embed_images", count)
+    monkeypatch.setattr("rethink.models.forward.modules.embed_images", count)
     LocalPolicy(family("LLaVA"), Sampling(max_tokens=4)).sample(prompts()[3:], 1)
     assert n_asked[0] is False
     assert set(n_asked[1:]) == {True}

@@ -11,7 +11,7 @@ import pytest
 from rethink.errors import UserError
 from rethink.types import Sample, Sampling
 from support.fake_endpoint import Answer, Asked, FakeEndpoint, make_policy, make_prompt, refusal
-from support.images import picture
+from support.images import image
 
 WORDS = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"]
 """A vocabulary: id 3 is "d"."""
@@ -87,7 +87,7 @@ def test_unscorable_samples_are_refused_without_a_request(endpoint: FakeEndpoint
     with pytest.raises(UserError, match="has text but no token ids"):
         policy.score([policy.transcribe(make_prompt("q"), "text")])
     shown = make_prompt("q")
-    shown = replace(shown, messages=(replace(shown.messages[-1], images=(picture(),)),))
+    shown = replace(shown, messages=(replace(shown.messages[-1], images=(image(),)),))
     with pytest.raises(UserError, match="images are not supported by servers that take token ids"):
         policy.score([SAMPLES[0]], [shown])
     assert endpoint.asked == []

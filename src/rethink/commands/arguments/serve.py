@@ -64,7 +64,7 @@ def serve(
         typer.Option(
             metavar="BYTES",
             min=1024,
-            help="Largest body of a request: 1 MiB if not set, or 20 MiB for a model that can see.",
+            help="Largest body of a request: 1 MiB if not set, or 20 MiB for a model that takes images.",
             rich_help_panel=LIMITS,
         ),
     ] = None,

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from rethink.models.forward.attention import AttentionFn, sliding_window
-from rethink.models.forward.embedding import Pictures, body, has_grids, see
+from rethink.models.forward.embedding import ImageSource, body, embed_images, has_grids
 from rethink.models.forward.gradient_checkpointing import checkpointed
 from rethink.models.forward.head import changes_logits
 from rethink.models.forward.lowrank import LowRank, base_layer, concat_adapters, merged_weight
@@ -84,7 +84,7 @@ class FusedWeights:
     """The current weights, rearranged (see `Weights`). Matrices have the given dtype; everything between them is float32.
 
     With `copy`, they share no memory with the parameters. With `gradient_checkpointing`, activations are recomputed.
-    `pictures` has the vectors of pictures, for a model that can see."""
+    `image_vectors` has the vectors of images, for a vision-language model."""
 
     def __init__(
         self,
@@ -93,10 +93,10 @@ class FusedWeights:
         trainable: bool = False,
         copy: bool = False,
         gradient_checkpointing: bool = False,
-        pictures: Pictures | None = None,
+        image_vectors: ImageSource | None = None,
     ) -> None:
         self.gradient_checkpointing = gradient_checkpointing
-        self.pictures = pictures
+        self.image_vectors = image_vectors
         base = body(module)
         self.rotary = base.rotary_emb
         self.padding = base.embed_tokens.padding_idx  # if the model has one, its row is not trained
@@ -123,8 +123,8 @@ class FusedWeights:
 
     def hidden(self, ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
         """Return final hidden states [T, H]; see `Weights`."""
-        seen = see(ids_T, self._look_up, self.pictures, attend)
-        x_T_H = (self._look_up(ids_T) if seen is None else seen.x_T_H).float()
+        embedded = embed_images(ids_T, self._look_up, self.image_vectors, attend)
+        x_T_H = (self._look_up(ids_T) if embedded is None else embedded.x_T_H).float()
         rope_T_1_D = self._rope(x_T_H, positions_T)
         for i, layer in enumerate(self.layers):
             work = partial(self._run_layer, i, layer, rope_T_1_D=rope_T_1_D, attend=attend)

@@ -13,7 +13,7 @@ from transformers import AttentionInterface
 
 from rethink.errors import UserError
 from rethink.models.forward.attention import CHUNKED, AttentionFn, Variant, sliding_window
-from rethink.models.forward.embedding import Pictures, body, see
+from rethink.models.forward.embedding import ImageSource, body, embed_images
 from rethink.models.forward.head import logit_scale, logit_softcap
 from rethink.models.forward.weights import Head
 
@@ -82,7 +82,7 @@ class ModuleWeights:
     """The module's parameters; see `Weights`. For another dtype, autocast if `trainable`, else a copy in that dtype.
 
     With `copy`, the weights are always a copy. The module's attention is replaced: from then on only `hidden` can call it.
-    `pictures` has the vectors of pictures, for a model that can see.
+    `image_vectors` has the vectors of images, for a vision-language model.
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class ModuleWeights:
         dtype: torch.dtype,
         trainable: bool = False,
         copy: bool = False,
-        pictures: Pictures | None = None,
+        image_vectors: ImageSource | None = None,
     ) -> None:
-        self.pictures = pictures
+        self.image_vectors = image_vectors
         self._choose_attention(module)
         output = module.get_output_embeddings()  # not the copy's: a head in bfloat16 costs accuracy
         own, bias = output.weight.dtype, getattr(output, "bias", None)
@@ -118,13 +118,13 @@ class ModuleWeights:
         """Return final hidden states [T, H]; see `Weights`."""
         inner = body(self.module)
         given: dict[str, Any] = {"input_ids": ids_T[None], "position_ids": positions_T[None]}
-        seen = see(ids_T, inner.get_input_embeddings(), self.pictures, attend)
-        if seen is not None:
-            given = {"inputs_embeds": seen.x_T_H[None], "position_ids": positions_T[None]}
-            if seen.offsets_3_T is not None:
-                given["position_ids"] = (positions_T + seen.offsets_3_T)[:, None]
-            if seen.deep:
-                given |= {"visual_pos_masks": seen.mask_T[None], "deepstack_visual_embeds": seen.deep}
+        embedded = embed_images(ids_T, inner.get_input_embeddings(), self.image_vectors, attend)
+        if embedded is not None:
+            given = {"inputs_embeds": embedded.x_T_H[None], "position_ids": positions_T[None]}
+            if embedded.offsets_3_T is not None:
+                given["position_ids"] = (positions_T + embedded.offsets_3_T)[:, None]
+            if embedded.deep:
+                given |= {"visual_pos_masks": embedded.mask_T[None], "deepstack_visual_embeds": embedded.deep}
         with self._autocast():
             out = inner(
                 **given,

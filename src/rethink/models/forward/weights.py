@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rethink.models.forward.attention import AttentionFn
-from rethink.models.forward.embedding import Pictures
+from rethink.models.forward.embedding import ImageSource
 
 
 class Head(NamedTuple):
@@ -27,8 +27,8 @@ class Weights(Protocol):
     sum to the optimizer's parameters.
     """
 
-    pictures: Pictures | None
-    """The vectors of pictures, for a model that can see."""
+    image_vectors: ImageSource | None
+    """The vectors of images, for a vision-language model."""
 
     @property
     def leaves(self) -> list[Tensor]:

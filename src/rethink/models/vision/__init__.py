@@ -1,6 +1,6 @@
-"""Pictures for language models that can see: their places in a prompt, and the vectors that a frozen tower makes."""
+"""Images for vision-language models: their places in a prompt, and the vectors that a frozen tower makes."""
 
-from rethink.models.vision.picture_text import PictureText, open_picture_text
-from rethink.models.vision.picture_vectors import PictureVectors
+from rethink.models.vision.image_text import ImageText, open_image_text
+from rethink.models.vision.image_vectors import ImageVectors
 
-__all__ = ["PictureText", "PictureVectors", "open_picture_text"]
+__all__ = ["ImageText", "ImageVectors", "open_image_text"]

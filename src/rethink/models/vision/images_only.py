@@ -44,7 +44,7 @@ class ImagesOnly:
 
 
 def images_only(folder: str, config: Any) -> ImagesOnly | None:
-    """Return the image side of the processor of a model whose pictures have grids; None for others."""
+    """Return the image side of the processor of a model whose images have grids; None for others."""
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     token = tokenizer.convert_ids_to_tokens(config.image_token_id)
     found = ImagesOnly(folder, token)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rethink.pictures import Picture
+from rethink.images import Image
 from rethink.policies.endpoint.replies import replace_surrogates
 from rethink.types import Message
 
@@ -15,7 +15,7 @@ def wire_message(message: Message) -> dict[str, Any]:
         return {"role": message.role, "content": replace_surrogates(message.content)}
     parts: list[dict[str, Any]] = []
     for part in message.parts:
-        if isinstance(part, Picture):
+        if isinstance(part, Image):
             parts.append({"type": "image_url", "image_url": {"url": part.data_url()}})
         else:
             parts.append({"type": "text", "text": replace_surrogates(part)})

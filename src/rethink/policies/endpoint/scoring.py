@@ -8,7 +8,7 @@ from typing import Any
 import openai
 
 from rethink.errors import UserError
-from rethink.pictures import NO_SERVER, refuse_pictures
+from rethink.images import NO_SERVER, refuse_images
 from rethink.policies.endpoint.faults import Fault, parse_error
 from rethink.policies.endpoint.messages import wire_message
 from rethink.policies.endpoint.protocol import CONTINUE_TURN
@@ -38,7 +38,7 @@ async def completion_log_probs(
     if prompt is not None and prompt.images:
         raise UserError(NO_SERVER)
     prompt_ids = sample.prompt_ids if prompt is None else await _prompt_ids(client, model, headers, prompt)
-    refuse_pictures(prompt_ids)
+    refuse_images(prompt_ids)
     ids = [*prompt_ids, *sample.ids]
     completion: Any = await client.completions.create(
         model=model, prompt=ids, max_tokens=1, extra_headers=headers, extra_body=sent

@@ -68,7 +68,7 @@ class Decoder:
         self.n_rows = self.n_running = 0
         self.prompt_slots: list[int] = []  # the request in each slot; -1 = free
         self.running_N = torch.zeros(n, dtype=torch.bool, device=self.device)
-        grids = self.weights.pictures is not None and self.weights.pictures.has_grids
+        grids = self.weights.image_vectors is not None and self.weights.image_vectors.has_grids
         self.shift_N = torch.zeros(n, dtype=torch.long, device=self.device) if grids else None
         self.member_N, self.drawn_N, self.cap_N, self.position_N, self.id_N = torch.zeros(
             (5, n), dtype=torch.long, device=self.device

@@ -54,7 +54,7 @@ class Cache:
     `n_layouts` does not change (see `Graphs`).
     """
 
-    only_tokens = True  # prompts may have pictures, but replies have none (`embedding.see`)
+    only_tokens = True  # prompts may have images, but replies have none (`embedding.embed_images`)
 
     def __init__(self, shape: CacheShape, like: Prefilled, *, recorded: bool = False) -> None:
         keys = like.layers[0][0]

@@ -193,7 +193,8 @@ class LocalPolicy(TokenPolicy):
 
     def _graphs(self) -> AbstractContextManager[Graphs | None]:
         """Return CUDA graphs if enabled and supported: modules of models that are not fused may wait for the GPU."""
-        on = self.cuda_graphs and self.model.fused and self.model.device.type == "cuda" and self.model.pictures is None
+        model = self.model
+        on = self.cuda_graphs and model.fused and model.device.type == "cuda" and model.image_vectors is None
         return gpu_graphs(self.model.device) if on else nullcontext()
 
     def _cache_bytes(self) -> int:

@@ -135,7 +135,7 @@ class Prefiller:
             spans = Span(cached_start, n_cached), Span(n_past + len(new_ids), n_new)
             rows.append(PackedRow(spans, n_new))
             new_ids += ids[n_cached:]
-            placed, after = positions_of(ids, weights.pictures)
+            placed, after = positions_of(ids, weights.image_vectors)
             positions += placed[n_cached:]
             shifts.append(after - len(ids))
             ends.append(len(new_ids) - 1)

@@ -107,7 +107,7 @@ def _score_batch(
         span_of[prompt_ids] = Span(len(flat_ids), len(prompt_ids))
         prompt_rows.append(PackedRow((span_of[prompt_ids],), len(prompt_ids)))
         flat_ids += prompt_ids
-        placed, after[prompt_ids] = positions_of(prompt_ids, weights.pictures)
+        placed, after[prompt_ids] = positions_of(prompt_ids, weights.image_vectors)
         positions += placed
     reply_rows: list[PackedRow] = []
     predicted_from: list[int] = []  # indices into the flat sequence, one for each scored id

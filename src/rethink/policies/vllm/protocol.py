@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 
 from rethink.errors import UserError
-from rethink.pictures import refuse_pictures
+from rethink.images import refuse_images
 from rethink.policies.endpoint.faults import Fault, parse_error
 from rethink.policies.prompt_log_probs import read_prompt_log_probs
 from rethink.policies.token_policy import Generation
@@ -71,7 +71,7 @@ def generate_body(ids: Sequence[int], seed: int, index: int, sampling: Sampling,
     """Return the request for one sample, from the base model.
 
     Replies end only at our stop ids, which are part of the reply; `logprobs` 0 asks for those of the sampled tokens."""
-    refuse_pictures(ids)
+    refuse_images(ids)
     return {
         "token_ids": list(ids),
         "sampling_params": {
@@ -95,7 +95,7 @@ def with_adapter(label: str, body: dict[str, Any]) -> dict[str, Any]:
 
 def score_body(ids: Sequence[int]) -> dict[str, Any]:
     """Return the request for the log-probs of given ids; vLLM generates at least one token after them."""
-    refuse_pictures(ids)
+    refuse_images(ids)
     return {
         "token_ids": list(ids),
         "sampling_params": {"max_tokens": 1, "prompt_logprobs": 0, "logprobs": 0, "detokenize": False},

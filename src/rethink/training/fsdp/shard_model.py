@@ -39,7 +39,7 @@ def build(
             f"{meta_model.path} cannot be trained in several processes: it runs with its own attention and cache "
             "(docs/models.md); train it in one process, without torchrun"
         )
-    if meta_model.pictures is not None:
+    if meta_model.image_vectors is not None:
         raise UserError(
             f"{meta_model.path} cannot be trained in several processes yet: it has a vision tower; train it in one "
             "process, without torchrun"

@@ -39,7 +39,7 @@ def divergences(
     """Return the divergences from the teacher, which reads the same ids after its own prompts."""
     teacher = weights if part.teacher == "policy" else reference
     assert teacher is not None
-    read = lay_out([_for_teacher(item) for item in micro.samples], micro.ids_F.device, teacher.pictures)
+    read = lay_out([_for_teacher(item) for item in micro.samples], micro.ids_F.device, teacher.image_vectors)
     assert read.order == micro.order, "both sort by the lengths of the replies"
     with torch.no_grad():
         teacher_T_H = trained_states(teacher, read)

@@ -1,10 +1,10 @@
-"""Pictures in questions: where they come from, what identifies them, and the ids that stand for them in a prompt.
+"""Images in questions: where they come from, what identifies them, and the ids that stand for them in a prompt.
 
-To the language model, a picture is a run of vectors in the prompt. Each vector has an id, far above those of the
-vocabulary: a hash of the picture's content, and the vector's place in the run. So prompts with the same words and different
-pictures have different ids, and what compares, caches, packs or stores prompts by their ids needs to know nothing more::
+To the language model, an image is a run of vectors in the prompt. Each vector has an id, far above those of the
+vocabulary: a hash of the image's content, and the vector's place in the run. So prompts with the same words and different
+images have different ids, and what compares, caches, packs or stores prompts by their ids needs to know nothing more::
 
-    prompt_ids  [<user> P0 P1 P2 P3 What time is it ? <reply>]      P0 = FIRST_ID + (hash of the content) * 2^14 + 0
+    prompt_ids  [<user> V0 V1 V2 V3 What time is it ? <reply>]      V0 = FIRST_ID + (hash of the content) * 2^14 + 0
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 from rethink.errors import UserError, install_extra
 
 MARK = "<image>"
-"""Stands for a picture in a text, as in LLaVA's data; pictures without marks come before the text."""
+"""Stands for an image in a text, as in LLaVA's data; images without marks come before the text."""
 
 NO_SERVER = (
     "images are not supported by servers that take token ids (vLLM) yet; sample on this machine, with "
@@ -37,18 +37,18 @@ _NUMBERED = re.compile(r"<image[ _]?(\d+)>")
 _DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,(.*)", re.DOTALL)
 _ENDINGS = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif"}
 MOST_PIXELS = 40_000_000
-"""The largest picture that is decoded, so that a small file cannot fill the memory: 120 MB in RGB."""
+"""The largest image that is decoded, so that a small file cannot fill the memory: 120 MB in RGB."""
 
-_known: WeakValueDictionary[int, Picture] = WeakValueDictionary()
+_known: WeakValueDictionary[int, Image] = WeakValueDictionary()
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture by its content. `digest` is the SHA-256 of its file; `source` holds the file's bytes, or where it is.
+class Image:
+    """An image by its content. `digest` is the SHA-256 of its file; `source` holds the file's bytes, or where it is.
 
     >>> from rethink.problems.shapes import draw_example
-    >>> picture = read_picture(draw_example(), "here")
-    >>> picture.name.endswith(".png"), picture.size
+    >>> image = read_image(draw_example(), "here")
+    >>> image.name.endswith(".png"), image.size
     (True, (96, 96))
     """
 
@@ -80,31 +80,31 @@ class Picture:
         return data
 
     def open(self) -> Any:
-        """Return the picture as Pillow's image, in RGB and upright. What is transparent becomes white."""
+        """Return the image as Pillow has it, in RGB and upright. What is transparent becomes white."""
         pillow, ops = _pillow()
         try:
-            image = ops.exif_transpose(pillow.open(io.BytesIO(self.read())))
-            if "A" in image.getbands() or "transparency" in image.info:
-                image = image.convert("RGBA")
-                below = pillow.new("RGBA", image.size, "white")
-                image = pillow.alpha_composite(below, image)
-            return image.convert("RGB")
+            pil_image = ops.exif_transpose(pillow.open(io.BytesIO(self.read())))
+            if "A" in pil_image.getbands() or "transparency" in pil_image.info:
+                pil_image = pil_image.convert("RGBA")
+                below = pillow.new("RGBA", pil_image.size, "white")
+                pil_image = pillow.alpha_composite(below, pil_image)
+            return pil_image.convert("RGB")
         except (OSError, SyntaxError, ValueError) as err:
             raise UserError(f"the image {self._where()} is damaged or cut short: {err}") from err
 
     def data_url(self) -> str:
-        """Return the picture as a data URL, as chat servers take it."""
+        """Return the image as a data URL, as chat servers take it."""
         return f"data:image/{self.kind.lower()};base64,{base64.b64encode(self.read()).decode()}"
 
     def _where(self) -> str:
         return self.name if isinstance(self.source, bytes) else str(self.source)
 
 
-def read_picture(value: Any, where: str, folder: Path | None = None) -> Picture:
-    """Return the picture in a value: a path (relative to `folder`), bytes, Pillow's image, a data URL, an `image_url` part,
+def read_image(value: Any, where: str, folder: Path | None = None) -> Image:
+    """Return the image in a value: a path (relative to `folder`), bytes, Pillow's image, a data URL, an `image_url` part,
     or a cell of the hub's image columns ({"bytes", "path"}).
 
-    `where` names the value in messages. Raise UserError for a file that is missing, damaged, or no picture."""
+    `where` names the value in messages. Raise UserError for a file that is missing, damaged, or no image."""
     value = _unwrapped(value)
     if isinstance(value, Path) or (isinstance(value, str) and not value.startswith("data:")):
         return _read_file(str(value), where, folder)
@@ -126,69 +126,69 @@ def read_picture(value: Any, where: str, folder: Path | None = None) -> Picture:
     raise UserError(f"{where} is no image, but {type(value).__name__}; give a path, bytes, or a data URL")
 
 
-def read_pictures(value: Any, where: str, folder: Path | None = None) -> tuple[Picture, ...]:
-    """Return the pictures in a cell: one, a list of them, or none."""
+def read_images(value: Any, where: str, folder: Path | None = None) -> tuple[Image, ...]:
+    """Return the images in a cell: one, a list of them, or none."""
     is_nothing = value is None or value is False or (isinstance(value, float) and value != value)
     if is_nothing or (isinstance(value, str | list | dict) and not value):
         return ()
     if not isinstance(value, list | tuple):
-        return (read_picture(value, where, folder),)
-    found: list[Picture] = []
+        return (read_image(value, where, folder),)
+    found: list[Image] = []
     for n, item in enumerate(value):
-        found.append(read_picture(item, f"{where}, image {n + 1}", folder))
+        found.append(read_image(item, f"{where}, image {n + 1}", folder))
     return tuple(found)
 
 
-def mark_places(text: str, n_pictures: int, where: str) -> str:
-    """Return a text with a mark for each picture, or without marks if all pictures come before the text.
+def mark_places(text: str, n_images: int, where: str) -> str:
+    """Return a text with a mark for each image, or without marks if all images come before the text.
 
-    Marks with numbers ("<image 2>") must be in order. Raise UserError if a text has marks, but not one per picture."""
+    Marks with numbers ("<image 2>") must be in order. Raise UserError if a text has marks, but not one per image."""
     numbers = [int(n) for n in _NUMBERED.findall(text)]
-    if numbers and numbers != list(range(1, n_pictures + 1)):  # used like words: "is <image 1> or <image 2> larger?"
+    if numbers and numbers != list(range(1, n_images + 1)):  # used like words: "is <image 1> or <image 2> larger?"
         text = _NUMBERED.sub(r"image \1", text)
     text = _NUMBERED.sub(MARK, text)
     n_marks = text.count(MARK)
-    if n_marks and n_marks != n_pictures:
-        raise UserError(f"{where} has {n_marks} times {MARK}, but the row has {n_pictures} images")
+    if n_marks and n_marks != n_images:
+        raise UserError(f"{where} has {n_marks} times {MARK}, but the row has {n_images} images")
     stripped = text.lstrip()
     while stripped.startswith(MARK):
         stripped = stripped[len(MARK) :].lstrip()
     return stripped if MARK not in stripped else text
 
 
-def one_mark_each(text: str, n_pictures: int) -> str:
-    """Return a text that may show a question several times with one mark per picture: those after them become words."""
+def one_mark_each(text: str, n_images: int) -> str:
+    """Return a text that may show a question several times with one mark per image: those after them become words."""
     parts = text.split(MARK)
-    if n_pictures < 1 or len(parts) <= n_pictures + 1:
+    if n_images < 1 or len(parts) <= n_images + 1:
         return text
-    return MARK.join(parts[: n_pictures + 1]) + "".join(f"(the image above){part}" for part in parts[n_pictures + 1 :])
+    return MARK.join(parts[: n_images + 1]) + "".join(f"(the image above){part}" for part in parts[n_images + 1 :])
 
 
 def as_words(text: str) -> str:
-    """Return a text without marks, for what stands beside a question with pictures: a mark there is a model's word."""
+    """Return a text without marks, for what stands beside a question with images: a mark there is a model's word."""
     return text.replace(MARK, "(image)")
 
 
-def known_picture(picture: Picture) -> Picture:
-    """Return the picture, or the equal one that is known already. As long as it is in use, `find` knows it by its key."""
-    other = _known.setdefault(picture.key, picture)
-    if other.digest != picture.digest:
-        raise UserError(f"two images have the same short hash ({picture.digest}, {other.digest}); leave one out")
+def known_image(image: Image) -> Image:
+    """Return the image, or the equal one that is known already. As long as it is in use, `find` knows it by its key."""
+    other = _known.setdefault(image.key, image)
+    if other.digest != image.digest:
+        raise UserError(f"two images have the same short hash ({image.digest}, {other.digest}); leave one out")
     return other
 
 
-def ids_of(picture: Picture, n: int) -> list[int]:
-    """Return the ids of a picture's n vectors."""
-    first = FIRST_ID + (picture.key << PLACE_BITS)
+def ids_of(image: Image, n: int) -> list[int]:
+    """Return the ids of an image's n vectors."""
+    first = FIRST_ID + (image.key << PLACE_BITS)
     return list(range(first, first + n))
 
 
-def find(digest: str) -> Picture:
-    """Return a picture that is in memory, by its digest or the start of it. Raise UserError if there is none."""
-    picture = _known.get(key_of(digest))
-    if picture is None:
+def find(digest: str) -> Image:
+    """Return an image that is in memory, by its digest or the start of it. Raise UserError if there is none."""
+    image = _known.get(key_of(digest))
+    if image is None:
         raise UserError(f"the image {digest[:24]} of a sample is in none of the problems: were they changed?")
-    return picture
+    return image
 
 
 def key_of(digest: str) -> int:
@@ -196,27 +196,27 @@ def key_of(digest: str) -> int:
     return int(digest[: KEY_BITS // 4], 16)
 
 
-def refuse_pictures(ids: Sequence[int]) -> None:
-    """Raise UserError if ids of pictures would be sent to a server, which only knows tokens."""
+def refuse_images(ids: Sequence[int]) -> None:
+    """Raise UserError if ids of images would be sent to a server, which only knows tokens."""
     if max(ids, default=0) >= FIRST_ID:
         raise UserError(NO_SERVER)
 
 
-def without_pictures(ids: Sequence[int]) -> list[int]:
+def without_images(ids: Sequence[int]) -> list[int]:
     """Return the ids that are tokens."""
     return [i for i in ids if i < FIRST_ID]
 
 
-def store(folder: Path, pictures: Iterable[Picture]) -> None:
-    """Write the pictures' files to a folder, each once, under their names. Raise UserError if that fails."""
-    for picture in pictures:
-        file = folder / picture.name
+def store(folder: Path, images: Iterable[Image]) -> None:
+    """Write the images' files to a folder, each once, under their names. Raise UserError if that fails."""
+    for image in images:
+        file = folder / image.name
         if file.is_file():
             continue
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_name(f".writing-{picture.name}")
-            temporary.write_bytes(picture.read())
+            temporary = file.with_name(f".writing-{image.name}")
+            temporary.write_bytes(image.read())
             temporary.replace(file)
         except OSError as err:
             raise UserError(f"cannot write {file}: {err.strerror}") from err
@@ -233,7 +233,7 @@ def _unwrapped(value: Any) -> Any:
     return value
 
 
-def _read_file(name: str, where: str, folder: Path | None) -> Picture:
+def _read_file(name: str, where: str, folder: Path | None) -> Image:
     if name.startswith(("http://", "https://")):
         raise UserError(f"{where} is a web address ({name[:80]}); download the image and give its path")
     file = Path(name.removeprefix("file://"))
@@ -246,8 +246,8 @@ def _read_file(name: str, where: str, folder: Path | None) -> Picture:
     return _checked(data, file, where)
 
 
-def _checked(data: bytes, source: bytes | Path, where: str) -> Picture:
-    """Return the picture. Raise UserError if its bytes are no picture that can be decoded."""
+def _checked(data: bytes, source: bytes | Path, where: str) -> Image:
+    """Return the image. Raise UserError if its bytes are no image that can be decoded."""
     digest = hashlib.sha256(data).hexdigest()
     known = _known.get(key_of(digest))
     if known is not None and known.digest == digest:
@@ -256,13 +256,13 @@ def _checked(data: bytes, source: bytes | Path, where: str) -> Picture:
     name = "" if isinstance(source, bytes) else f" {source}"
     too_large = f"{where}: the image{name} has more than {MOST_PIXELS // 10**6} million pixels; make it smaller"
     try:
-        with pillow.open(io.BytesIO(data), formats=list(_ENDINGS)) as image:
-            kind, size = str(image.format), image.size
+        with pillow.open(io.BytesIO(data), formats=list(_ENDINGS)) as pil_image:
+            kind, size = str(pil_image.format), pil_image.size
             if size[0] * size[1] <= MOST_PIXELS:
-                image.verify()
+                pil_image.verify()
         if size[0] * size[1] <= MOST_PIXELS:
-            with pillow.open(io.BytesIO(data), formats=list(_ENDINGS)) as image:  # verify() decodes no JPEG
-                image.load()
+            with pillow.open(io.BytesIO(data), formats=list(_ENDINGS)) as pil_image:  # verify() decodes no JPEG
+                pil_image.load()
     except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as err:
         raise UserError(too_large) from err
     except Exception as err:  # Pillow raises many types
@@ -271,13 +271,14 @@ def _checked(data: bytes, source: bytes | Path, where: str) -> Picture:
         ) from err
     if size[0] * size[1] > MOST_PIXELS:
         raise UserError(too_large)
-    kind = "JPEG" if kind == "MPO" else kind  # a JPEG with more pictures after the first, from phones
-    return known_picture(Picture(digest, kind, size, source))
+    kind = "JPEG" if kind == "MPO" else kind  # a JPEG with more images after the first, from phones
+    return known_image(Image(digest, kind, size, source))
 
 
 def _pillow() -> tuple[Any, Any]:
     try:
-        from PIL import Image, ImageOps
+        import PIL.Image
+        import PIL.ImageOps
     except ImportError as err:
         raise UserError(f"images need Pillow: {install_extra('vision')}") from err
-    return Image, ImageOps
+    return PIL.Image, PIL.ImageOps

@@ -1,4 +1,4 @@
-"""Pictures: where they may come from, what identifies them, and the ids that stand for them."""
+"""Images: where they may come from, what identifies them, and the ids that stand for them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
-from PIL import Image
 
-from rethink import pictures
+from rethink import images
 from rethink.errors import UserError
-from rethink.pictures import FIRST_ID, find, ids_of, mark_places, one_mark_each, read_picture, read_pictures, store
+from rethink.images import FIRST_ID, find, ids_of, mark_places, one_mark_each, read_image, read_images, store
 from rethink.types import Message
-from support.images import picture, png
+from support.images import image, png
 
 DATA = png()
 URL = "data:image/png;base64," + base64.b64encode(DATA).decode()
@@ -36,24 +36,24 @@ FORMS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_is_the_same_picture(form: str, tmp_path: Path) -> None:
+def test_every_form_is_the_same_image(form: str, tmp_path: Path) -> None:
     """Guards against a form that is not read, and against two ids for one content."""
     (tmp_path / "a.png").write_bytes(DATA)
-    found = read_picture(FORMS[form], "here", tmp_path)
-    assert found == picture()
+    found = read_image(FORMS[form], "here", tmp_path)
+    assert found == image()
     assert found.read() == DATA
     assert found.size == (50, 40)
 
 
 def test_an_image_of_pillow_is_read_by_its_pixels() -> None:
     """Guards against rows in memory whose decoded images are refused."""
-    found = read_picture(Image.new("RGB", (3, 2), "blue"), "here")
+    found = read_image(PIL.Image.new("RGB", (3, 2), "blue"), "here")
     assert (found.size, found.open().getpixel((2, 1))) == ((3, 2), (0, 0, 255))
 
 
 def jpeg(size: tuple[int, int] = (300, 200), **how: Any) -> bytes:
     stream = io.BytesIO()
-    Image.effect_noise(size, 50).convert("RGB").save(stream, how.pop("format", "JPEG"), **how)
+    PIL.Image.effect_noise(size, 50).convert("RGB").save(stream, how.pop("format", "JPEG"), **how)
     return stream.getvalue()
 
 
@@ -65,11 +65,11 @@ def wide_png(width: int) -> bytes:
 
 
 def test_a_photo_of_a_phone_is_a_jpeg() -> None:
-    """Guards against photos with a second picture (MPO) that are refused, or that no server takes."""
-    data = jpeg(format="MPO", save_all=True, append_images=[Image.new("RGB", (300, 200))])
-    with Image.open(io.BytesIO(data)) as image:
-        assert image.format == "MPO"
-    found = read_picture(data, "here")
+    """Guards against photos with a second image (MPO) that are refused, or that no server takes."""
+    data = jpeg(format="MPO", save_all=True, append_images=[PIL.Image.new("RGB", (300, 200))])
+    with PIL.Image.open(io.BytesIO(data)) as pil_image:
+        assert pil_image.format == "MPO"
+    found = read_image(data, "here")
     assert (found.kind, found.name[-4:]) == ("JPEG", ".jpg")
     assert found.data_url().startswith("data:image/jpeg;base64,")
 
@@ -95,15 +95,15 @@ def test_a_bad_image_is_an_error_that_names_its_place(name: str, tmp_path: Path)
     """Guards against a question that is asked without its image, or an error that names no row."""
     value, message = BAD[name]
     with pytest.raises(UserError, match=message) as caught:
-        read_picture(value, "f.jsonl, line 3: the column 'image'", tmp_path)
+        read_image(value, "f.jsonl, line 3: the column 'image'", tmp_path)
     assert str(caught.value).startswith("f.jsonl, line 3: the column 'image'")
 
 
 def test_a_file_that_changes_later_is_not_used(tmp_path: Path) -> None:
-    """Guards against features of one picture under the hash of another."""
+    """Guards against features of one image under the hash of another."""
     file = tmp_path / "a.png"
     file.write_bytes(png("green"))
-    found = read_picture(file, "here")
+    found = read_image(file, "here")
     file.write_bytes(png("blue"))
     with pytest.raises(UserError, match="has changed since it was read"):
         found.read()
@@ -115,27 +115,27 @@ def test_a_file_that_changes_later_is_not_used(tmp_path: Path) -> None:
 def test_transparent_and_turned_images_look_as_people_see_them() -> None:
     """Guards against black backgrounds, and photographs that lie on their side."""
     stream = io.BytesIO()
-    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(stream, "PNG")
-    assert read_picture(stream.getvalue(), "here").open().getpixel((0, 0)) == (255, 255, 255)
-    turned = Image.new("RGB", (6, 4), "red")
+    PIL.Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(stream, "PNG")
+    assert read_image(stream.getvalue(), "here").open().getpixel((0, 0)) == (255, 255, 255)
+    turned = PIL.Image.new("RGB", (6, 4), "red")
     exif = turned.getexif()
     exif[0x0112] = 6  # to be turned by 90 degrees
     stream = io.BytesIO()
     turned.save(stream, "JPEG", exif=exif)
-    assert read_picture(stream.getvalue(), "here").open().size == (4, 6)
+    assert read_image(stream.getvalue(), "here").open().size == (4, 6)
 
 
 def test_ids_depend_on_the_content_alone() -> None:
-    """Guards against prompts with other pictures that look equal, and ids that another process would not give."""
-    first = ids_of(picture(), 3)
-    assert first == [FIRST_ID + int(picture().digest[:12], 16) * 2**14 + n for n in range(3)]
-    assert not set(first) & set(ids_of(picture("blue"), 3))
-    assert max(ids_of(picture(), pictures.MAX_VECTORS)) < 2**63
+    """Guards against prompts with other images that look equal, and ids that another process would not give."""
+    first = ids_of(image(), 3)
+    assert first == [FIRST_ID + int(image().digest[:12], 16) * 2**14 + n for n in range(3)]
+    assert not set(first) & set(ids_of(image("blue"), 3))
+    assert max(ids_of(image(), images.MAX_VECTORS)) < 2**63
 
 
-def test_a_picture_is_known_as_long_as_an_equal_one_is_in_use() -> None:
-    """Guards against a prompt whose picture is lost because another row with the same picture is gone."""
-    first, second = picture("purple"), picture("purple")
+def test_an_image_is_known_as_long_as_an_equal_one_is_in_use() -> None:
+    """Guards against a prompt whose image is lost because another row with the same image is gone."""
+    first, second = image("purple"), image("purple")
     digest = first.digest
     del first
     gc.collect()
@@ -177,7 +177,7 @@ def test_a_question_that_is_shown_twice_shows_its_images_once() -> None:
 
 def test_parts_of_a_message() -> None:
     """Guards against parts in another order than the text says."""
-    a, b = picture(), picture("blue")
+    a, b = image(), image("blue")
     assert Message("user", "What?").parts == ["What?"]
     assert Message("user", "What?", (a, b)).parts == [a, b, "What?"]
     assert Message("user", "Is <image> or <image>?", (a, b)).parts == ["Is ", a, " or ", b, "?"]
@@ -186,19 +186,19 @@ def test_parts_of_a_message() -> None:
 
 def test_stored_once_under_its_content(tmp_path: Path) -> None:
     """Guards against copies, and files that are written again at every update."""
-    store(tmp_path / "images", [picture(), picture(), picture("blue")])
+    store(tmp_path / "images", [image(), image(), image("blue")])
     files = sorted((tmp_path / "images").iterdir())
-    assert [f.name for f in files] == sorted({picture().name, picture("blue").name})
+    assert [f.name for f in files] == sorted({image().name, image("blue").name})
     before = files[0].stat().st_mtime_ns
-    store(tmp_path / "images", [picture(), picture("blue")])
+    store(tmp_path / "images", [image(), image("blue")])
     assert files[0].stat().st_mtime_ns == before
-    assert (tmp_path / "images" / picture().name).read_bytes() == DATA
+    assert (tmp_path / "images" / image().name).read_bytes() == DATA
 
 
 def test_cells_with_several_or_no_images() -> None:
     """Guards against lists that are read in part, and empty cells that are refused."""
-    assert read_pictures([DATA, png("blue")], "here") == (picture(), picture("blue"))
+    assert read_images([DATA, png("blue")], "here") == (image(), image("blue"))
     empty: tuple[Any, ...] = (None, "", [], {}, False, float("nan"))
-    assert [read_pictures(nothing, "here") for nothing in empty] == [()] * 6
+    assert [read_images(nothing, "here") for nothing in empty] == [()] * 6
     with pytest.raises(UserError, match="here, image 2"):
-        read_pictures([DATA, b"x"], "here")
+        read_images([DATA, b"x"], "here")

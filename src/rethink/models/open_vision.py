@@ -1,4 +1,4 @@
-"""Let a loaded model see: freeze its tower, and compare our logits of a prompt with a picture with the model's own."""
+"""Let a loaded model take images: freeze its tower, and compare our logits after an image with the model's own."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from rethink.errors import UserError
+from rethink.images import FIRST_ID, Image, read_image
 from rethink.models.forward.attention import PackedAttention, PackedRow, Span
 from rethink.models.forward.embedding import body, positions_of
 from rethink.models.forward.modules import own_attention
 from rethink.models.forward.weights import logits
 from rethink.models.language_model import LanguageModel
-from rethink.models.vision.picture_text import PictureText
-from rethink.models.vision.picture_vectors import PictureVectors
-from rethink.pictures import FIRST_ID, Picture, read_picture
+from rethink.models.vision.image_text import ImageText
+from rethink.models.vision.image_vectors import ImageVectors
 from rethink.types import Message
 
 TOLERANCE, ROUNDED = 1e-3, 0.02
@@ -35,18 +35,18 @@ def freeze_tower(module: Any) -> None:
             p.requires_grad_(False)
 
 
-def open_eyes(model: LanguageModel, text: PictureText) -> LanguageModel:
-    """Return the model with the vectors of pictures if our forward pass is right with them; else without, and its chat says
-    why it cannot see."""
-    seeing = replace(model, pictures=PictureVectors(model.module, text))
-    reason = _fault(seeing)
+def open_vision(model: LanguageModel, text: ImageText) -> LanguageModel:
+    """Return the model with the vectors of images if our forward pass is right with them; else without, and its chat says
+    why it takes no images."""
+    with_images = replace(model, image_vectors=ImageVectors(model.module, text))
+    reason = _fault(with_images)
     if not reason:
-        return seeing
-    return replace(model, chat=replace(model.chat, pictures=None, blind=reason))
+        return with_images
+    return replace(model, chat=replace(model.chat, image_text=None, no_images_because=reason))
 
 
 def _fault(model: LanguageModel) -> str:
-    """Return why pictures cannot be used; "" if they can."""
+    """Return why images cannot be used; "" if they can."""
     kind = type(model.module).__name__
     if model.plain:
         return f"images are not supported for models that run with their own attention and cache ({kind})"
@@ -66,43 +66,43 @@ def _fault(model: LanguageModel) -> str:
 
 
 @torch.no_grad()
-def _logits(model: LanguageModel, picture: Picture) -> tuple[Tensor, Tensor]:
-    """Return our logits and the model's own [T, V] of a prompt with a picture."""
-    assert model.pictures is not None
-    ids = model.chat.encode((Message("user", "What is in this image?", (picture,)),))
+def _logits(model: LanguageModel, image: Image) -> tuple[Tensor, Tensor]:
+    """Return our logits and the model's own [T, V] of a prompt with an image."""
+    assert model.image_vectors is not None
+    ids = model.chat.encode((Message("user", "What is in this image?", (image,)),))
     ids_T = torch.tensor(ids, device=model.device)
-    sees_T = ids_T >= FIRST_ID
+    is_image_T = ids_T >= FIRST_ID
     n = len(ids)
     attend = PackedAttention([[PackedRow((Span(0, n),), n)]], model.device)
     weights = model.weights()
-    positions = torch.tensor(positions_of(ids, model.pictures)[0], device=model.device)
+    positions = torch.tensor(positions_of(ids, model.image_vectors)[0], device=model.device)
     ours_T_V = logits(weights.hidden(ids_T, positions, attend), weights.head)
-    text, module = model.pictures.text, model.module
+    text, module = model.image_vectors.text, model.module
     given: dict[str, Any] = {}
-    for name, value in text.inputs(picture).items():
+    for name, value in text.inputs(image).items():
         given[name] = value.to(model.device) if isinstance(value, Tensor) else value
         if isinstance(value, Tensor) and value.is_floating_point():
             given[name] = value.to(model.device, model.dtype)
     for name in TYPES:
         if name in signature(module.forward).parameters:
-            given[name] = sees_T.long()[None]
+            given[name] = is_image_T.long()[None]
     config = module.config.get_text_config()
     before = config._attn_implementation
     config._attn_implementation = own_attention(module)
     try:
-        ids_1_T = ids_T.masked_fill(sees_T, text.token_id)[None]
+        ids_1_T = ids_T.masked_fill(is_image_T, text.token_id)[None]
         out = module(input_ids=ids_1_T, attention_mask=torch.ones_like(ids_1_T), use_cache=False, **given)
     finally:
         config._attn_implementation = before
     return ours_T_V, out.logits[0].float()
 
 
-def _example() -> Picture:
-    """Return a picture with something in every corner, not square."""
-    from PIL import Image
+def _example() -> Image:
+    """Return an image with something in every corner, not square."""
+    import PIL.Image
 
-    image = Image.new("RGB", (60, 40))
+    pil_image = PIL.Image.new("RGB", (60, 40))
     for x in range(60):
         for y in range(40):
-            image.putpixel((x, y), (4 * x, 6 * y, (x * y) % 256))
-    return read_picture(image, "the example image")
+            pil_image.putpixel((x, y), (4 * x, 6 * y, (x * y) % 256))
+    return read_image(pil_image, "the example image")

@@ -1,4 +1,4 @@
-"""The vectors of pictures, from a frozen vision tower: constants, computed once per picture and kept by its content."""
+"""The vectors of images, from a frozen vision tower: constants, computed once per image and kept by its content."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch import Tensor
 
 from rethink import threads
 from rethink.errors import UserError
-from rethink.models.forward.embedding import Seen, has_grids
-from rethink.models.vision.picture_text import PictureText
-from rethink.pictures import FIRST_ID, KEY_BITS, MAX_VECTORS, PLACE_BITS, Picture, find
+from rethink.images import FIRST_ID, KEY_BITS, MAX_VECTORS, PLACE_BITS, Image, find
+from rethink.models.forward.embedding import Embedded, has_grids
+from rethink.models.vision.image_text import ImageText
 
 CACHE_BYTES = 4 * 2**30
-"""Vectors of pictures that are kept in the CPU's memory: 1 MiB holds 128 of 2,048 numbers. The least recently used are
+"""Vectors of images that are kept in the CPU's memory: 1 MiB holds 128 of 2,048 numbers. The least recently used are
 dropped first, and computed again when they are needed."""
 
 
-class PictureVectors:
-    """The vectors of `module`'s tower, by the ids that stand for them in a prompt (`pictures.ids_of`).
+class ImageVectors:
+    """The vectors of `module`'s tower, by the ids that stand for them in a prompt (`images.ids_of`).
 
-    A picture is computed alone and, on a CPU, by one core: its vectors do not depend on when and with what it is asked."""
+    An image is computed alone and, on a CPU, by one core: its vectors do not depend on when and with what it is asked."""
 
-    def __init__(self, module: Any, text: PictureText, limit_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, module: Any, text: ImageText, limit_bytes: int = CACHE_BYTES) -> None:
         self.module, self.text, self.limit_bytes = module, text, limit_bytes
         self.has_grids = has_grids(module.config)
         self.n_computed = self.n_bytes = 0
@@ -35,8 +35,8 @@ class PictureVectors:
         self._grids: dict[int, tuple[int, int, int]] = {}
         self._lock = RLock()
 
-    def see(self, x_T_H: Tensor, ids_T: Tensor, mask_T: Tensor) -> Seen:
-        """Return a flat sequence with the pictures' vectors at the places of the mask."""
+    def insert(self, x_T_H: Tensor, ids_T: Tensor, mask_T: Tensor) -> Embedded:
+        """Return a flat sequence with the images' vectors at the places of the mask."""
         ids = ids_T[mask_T].tolist()
         vectors = self.rows(ids).to(device=x_T_H.device, dtype=x_T_H.dtype)
         first, *deep = vectors.split(x_T_H.shape[1], 1)
@@ -45,12 +45,12 @@ class PictureVectors:
         if self.has_grids:
             offsets_3_T = torch.zeros((3, len(ids_T)), dtype=torch.long, device=x_T_H.device)
             offsets_3_T[:, places] = torch.tensor(list(map(self._offsets, ids)), device=x_T_H.device).T
-        return Seen(x_T_H.index_put((places,), first), mask_T, deep, offsets_3_T)
+        return Embedded(x_T_H.index_put((places,), first), mask_T, deep, offsets_3_T)
 
     def positions(self, ids: Sequence[int]) -> tuple[Sequence[int], int]:
-        """Return the position of each id of a prompt (for a vector, that of its picture), and that of what comes next.
+        """Return the position of each id of a prompt (for a vector, that of its image), and that of what comes next.
 
-        A picture takes as many positions as the longest side of its grid."""
+        An image takes as many positions as the longest side of its grid."""
         found: list[int] = []
         after = start = 0
         for i in ids:
@@ -62,13 +62,13 @@ class PictureVectors:
         return found, after
 
     def _offsets(self, i: int) -> tuple[int, int, int]:
-        """Return how far the time, row and column of a vector are from the position of its picture."""
+        """Return how far the time, row and column of a vector are from the position of its image."""
         _, h, w = self._grid_of(i)
         place = _split(i)[1]
         return place // (h * w), place // w % h, place % w
 
     def _grid_of(self, i: int) -> tuple[int, int, int]:
-        """Return the times, rows and columns of the picture that an id is of."""
+        """Return the times, rows and columns of the image that an id is of."""
         key = _split(i)[0]
         if key not in self._grids:
             self._grids[key] = self.text.grid_of(_find(key))
@@ -90,15 +90,15 @@ class PictureVectors:
             start = end
         return torch.cat(found)
 
-    def vectors(self, picture: Picture) -> Tensor:
-        """Return the vectors [N, H] of a picture."""
-        return self._of(picture.key)
+    def vectors(self, image: Image) -> Tensor:
+        """Return the vectors [N, H] of an image."""
+        return self._of(image.key)
 
     def _of(self, key: int) -> Tensor:
         with self._lock:
             if key not in self._kept:
-                picture = _find(key)
-                vectors = self._compute(picture)
+                image = _find(key)
+                vectors = self._compute(image)
                 self.n_bytes += vectors.nbytes
                 self._kept[key] = vectors
                 while self.n_bytes > self.limit_bytes and len(self._kept) > 1:
@@ -106,13 +106,13 @@ class PictureVectors:
             self._kept.move_to_end(key)
             return self._kept[key]
 
-    def _compute(self, picture: Picture) -> Tensor:
+    def _compute(self, image: Image) -> Tensor:
         self.n_computed += 1
-        vectors = threads.alone(partial(self._run_tower, self.text.inputs(picture)))
-        n = self.text.n_vectors(picture)
+        vectors = threads.alone(partial(self._run_tower, self.text.inputs(image)))
+        n = self.text.n_vectors(image)
         if len(vectors) != n:
             raise UserError(
-                f"the model's tower makes {len(vectors)} vectors of {picture.name}, its processor asks for {n}"
+                f"the model's tower makes {len(vectors)} vectors of {image.name}, its processor asks for {n}"
             )
         return vectors
 
@@ -130,16 +130,16 @@ class PictureVectors:
         return torch.cat([_flat(part) for part in (found, *deep)], 1).cpu().clone()
 
 
-def _find(key: int) -> Picture:
+def _find(key: int) -> Image:
     return find(f"{key:0{KEY_BITS // 4}x}")
 
 
 def _flat(part: Tensor | Sequence[Tensor]) -> Tensor:
-    """Return the vectors [N, H] in what a tower returns for one picture: a tensor, or several."""
+    """Return the vectors [N, H] in what a tower returns for one image: a tensor, or several."""
     rows = [part] if isinstance(part, Tensor) else list(part)
     return torch.cat([row.reshape(-1, row.shape[-1]) for row in rows])
 
 
 def _split(i: int) -> tuple[int, int]:
-    """Return a picture's key, and the place in its run, from an id."""
+    """Return an image's key, and the place in its run, from an id."""
     return (i - FIRST_ID) >> PLACE_BITS, (i - FIRST_ID) % MAX_VECTORS

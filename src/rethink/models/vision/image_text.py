@@ -1,4 +1,4 @@
-"""What stands for a picture in a prompt: the text that the model's processor writes, and the ids of its vectors."""
+"""What stands for an image in a prompt: the text that the model's processor writes, and the ids of its vectors."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Any
 from transformers import AutoProcessor
 
 from rethink.errors import UserError
-from rethink.models.forward.embedding import can_see, has_grids
+from rethink.images import MAX_VECTORS, Image, ids_of
+from rethink.models.forward.embedding import has_grids, has_vision_tower
 from rethink.models.model_folder import reason
 from rethink.models.special_text import OPEN
 from rethink.models.vision.images_only import images_only
-from rethink.pictures import MAX_VECTORS, Picture, ids_of
 
 FILES = ("processor_config.json", "preprocessor_config.json")
-"""The files of a processor, of which a model that can see has one."""
+"""The files of a processor, of which a vision-language model has one."""
 
 OF_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
-BLIND = "it has no vision tower, is opened without it, or its folder has no image processor"
-"""Why most models cannot see."""
+NO_IMAGES = "it has no vision tower, is opened without it, or its folder has no image processor"
+"""Why most models take no images."""
 
 KEPT = 4
-"""Pictures whose pixels are kept, because prompt and vectors are usually wanted one soon after the other."""
+"""Images whose pixels are kept, because prompt and vectors are usually wanted one soon after the other."""
 
 
-class PictureText:
-    """The pictures' side of a chat: `processor` is the model's. One picture is processed at a time, so that its pixels and
+class ImageText:
+    """The image side of a chat: `processor` is the model's. One image is processed at a time, so that its pixels and
     vectors do not depend on others."""
 
     def __init__(self, processor: Any) -> None:
@@ -46,72 +46,70 @@ class PictureText:
         self._lock = RLock()
 
     def n_places(self, text: str) -> int:
-        """Return the number of places for pictures in a rendered prompt."""
+        """Return the number of places for images in a rendered prompt."""
         return len(self._place.findall(text))
 
-    def expand(self, text: str, pictures: Sequence[Picture]) -> str:
-        """Return a rendered prompt with the whole text of each picture at its place."""
-        if self.n_places(text) != len(pictures):
+    def expand(self, text: str, images: Sequence[Image]) -> str:
+        """Return a rendered prompt with the whole text of each image at its place."""
+        if self.n_places(text) != len(images):
             raise UserError(
-                f"the chat template leaves {self.n_places(text)} places {self.token} for {len(pictures)} images; choose "
+                f"the chat template leaves {self.n_places(text)} places {self.token} for {len(images)} images; choose "
                 "another template with model.template"
             )
-        texts = iter(map(self.text_of, pictures))
+        texts = iter(map(self.text_of, images))
         return self._place.sub(lambda _: next(texts), text)
 
-    def with_ids(self, ids: Sequence[int], pictures: Sequence[Picture]) -> list[int]:
-        """Return the ids of an expanded prompt with the ids of the pictures' vectors in place of the image token."""
-        own = [i for picture in pictures for i in ids_of(picture, self.n_vectors(picture))]
+    def with_ids(self, ids: Sequence[int], images: Sequence[Image]) -> list[int]:
+        """Return the ids of an expanded prompt with the ids of the images' vectors in place of the image token."""
+        own = [i for image in images for i in ids_of(image, self.n_vectors(image))]
         if list(ids).count(self.token_id) != len(own):
             raise UserError(f"the tokenizer changes the {self.token} tokens of an image; use the model's own tokenizer")
         rest = iter(own)
         return [next(rest) if i == self.token_id else i for i in ids]
 
-    def n_vectors(self, picture: Picture) -> int:
-        """Return the number of vectors of a picture."""
-        return self.text_of(picture).count(self.token)
+    def n_vectors(self, image: Image) -> int:
+        """Return the number of vectors of an image."""
+        return self.text_of(image).count(self.token)
 
-    def grid_of(self, picture: Picture) -> tuple[int, int, int]:
-        """Return the times, rows and columns of a picture's vectors."""
+    def grid_of(self, image: Image) -> tuple[int, int, int]:
+        """Return the times, rows and columns of an image's vectors."""
         with self._lock:
-            if picture.digest not in self._grids:
+            if image.digest not in self._grids:
                 merged = int(self.processor.image_processor.merge_size)
-                t, h, w = self._process(picture)["image_grid_thw"][0].tolist()
-                self._grids[picture.digest] = t, h // merged, w // merged
-            return self._grids[picture.digest]
+                t, h, w = self._process(image)["image_grid_thw"][0].tolist()
+                self._grids[image.digest] = t, h // merged, w // merged
+            return self._grids[image.digest]
 
-    def text_of(self, picture: Picture) -> str:
-        """Return the text of a picture: the image token once per vector, and what the processor puts around them."""
+    def text_of(self, image: Image) -> str:
+        """Return the text of an image: the image token once per vector, and what the processor puts around them."""
         with self._lock:
-            if picture.digest not in self._texts:
-                ids = self._process(picture)["input_ids"][0]
+            if image.digest not in self._texts:
+                ids = self._process(image)["input_ids"][0]
                 text = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
                 if not 0 < text.count(self.token) <= MAX_VECTORS:
                     n = text.count(self.token)
-                    raise UserError(
-                        f"the image {picture.name} has {n} vectors, not 1 to {MAX_VECTORS}; make it smaller"
-                    )
-                self._texts[picture.digest] = self._same.setdefault(text, text)
-            return self._texts[picture.digest]
+                    raise UserError(f"the image {image.name} has {n} vectors, not 1 to {MAX_VECTORS}; make it smaller")
+                self._texts[image.digest] = self._same.setdefault(text, text)
+            return self._texts[image.digest]
 
-    def inputs(self, picture: Picture) -> dict[str, Any]:
+    def inputs(self, image: Image) -> dict[str, Any]:
         """Return what the tower reads: the pixels, and what belongs to them."""
         with self._lock:
-            return {name: value for name, value in self._process(picture).items() if name not in OF_TEXT}
+            return {name: value for name, value in self._process(image).items() if name not in OF_TEXT}
 
-    def _process(self, picture: Picture) -> dict[str, Any]:
-        if picture.digest not in self._recent:
-            with picture.open() as image:
+    def _process(self, image: Image) -> dict[str, Any]:
+        if image.digest not in self._recent:
+            with image.open() as pil_image:
                 try:
                     found = self.processor(
-                        images=[image], text=[self.token], add_special_tokens=False, return_tensors="pt"
+                        images=[pil_image], text=[self.token], add_special_tokens=False, return_tensors="pt"
                     )
                 except Exception as err:  # processors raise many types, for images that are too long or too flat
-                    raise UserError(f"the model's processor cannot read the image {picture.name}: {err}") from err
-            self._recent[picture.digest] = dict(found)
+                    raise UserError(f"the model's processor cannot read the image {image.name}: {err}") from err
+            self._recent[image.digest] = dict(found)
             while len(self._recent) > KEPT:
                 self._recent.popitem(last=False)
-        return self._recent[picture.digest]
+        return self._recent[image.digest]
 
 
 def has_processor(folder: str) -> bool:
@@ -119,17 +117,17 @@ def has_processor(folder: str) -> bool:
     return any((Path(folder) / name).is_file() for name in FILES)
 
 
-def open_picture_text(folder: str, config: Any) -> tuple[PictureText | None, str]:
-    """Return the pictures' side of a model's chat; or None and why the model cannot see.
+def open_image_text(folder: str, config: Any) -> tuple[ImageText | None, str]:
+    """Return the image side of a model's chat; or None and why the model takes no images.
 
     A processor that cannot be opened is no error, since texts need none."""
     is_here = Path(folder).is_dir()
-    if not can_see(config) or (is_here and not has_processor(folder)):
-        return None, BLIND
+    if not has_vision_tower(config) or (is_here and not has_processor(folder)):
+        return None, NO_IMAGES
     try:
-        return PictureText(_open_processor(folder, config)), ""
+        return ImageText(_open_processor(folder, config)), ""
     except OSError as err:  # a model on the hub may have no processor
-        return None, f"cannot open its image processor: {reason(err)}" if is_here else BLIND
+        return None, f"cannot open its image processor: {reason(err)}" if is_here else NO_IMAGES
     except ImportError as err:
         return None, f"its image processor needs a package: {reason(err)}"
     except Exception as err:  # the library raises errors of all kinds for files that it cannot read
