@@ -18,7 +18,7 @@ PROBLEMS = """source data split subsets question answer tools options context im
 failure chosen rejected verifier right_threshold verifier_timeout_s verifier_memory_gib verifier_sandbox verifier_in_process
 extraction limit held_out size gym partial_scores numbers largest lines level replies.attempts replies.p_right
 replies.p_careful replies.p_hint replies.candidates replies.phases"""
-MODEL = "path random dtype device template template_options thinking"
+MODEL = "path random dtype head_dtype device template template_options thinking"
 ENDPOINT = "url key_env concurrency timeout_s retries"
 SAMPLING = "temperature max_tokens top_p top_k"
 

@@ -36,6 +36,7 @@ def open_model(source: ModelSource, seed: int, checkpoint: str | None = None) ->
     return load_model(
         checkpoint or source.path,
         dtype=source.dtype,
+        head_dtype=source.head_dtype,
         device=device,
         template=source.template,
         template_options=source.template_options,

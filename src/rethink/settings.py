@@ -37,6 +37,8 @@ class ModelSource:
     - `path`: a folder, a GGUF file, a name on the Hugging Face hub, or "tiny" or "tiny-signs", which ship with the package.
     - `random`: draw random weights from the run's seed instead of loading them.
     - `dtype`: the dtype of the weights.
+    - `head_dtype`: the dtype of the factors in the output layer's products, in training and in the local engine; sums and
+      logits are float32. "auto" is that of the other products on a GPU, and float32 on a CPU.
     - `device`: "cpu", "cuda", or "auto" for a GPU if there is one.
     - `template`: a chat template to use instead of the tokenizer's: "plain", "chatml", or a file.
     - `template_options`: variables that are passed to the chat template.
@@ -47,6 +49,7 @@ class ModelSource:
     path: str = "tiny"
     random: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
+    head_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     template: str = ""
     template_options: dict[str, Any] = field(default_factory=dict)

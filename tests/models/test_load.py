@@ -17,7 +17,7 @@ from rethink.models import make_tiny
 from rethink.models.forward import FusedWeights, ModuleWeights, PackedAttention, PackedRow, Span
 from rethink.models.forward.fused import is_llama_like
 from rethink.models.forward.weights import logits
-from rethink.models.language_model import LanguageModel
+from rethink.models.language_model import LanguageModel, pick_head_dtype
 from rethink.models.load import choose_forward_pass, load_model
 from rethink.policies.local import LocalPolicy
 from rethink.policies.local.decode import Decoder
@@ -69,6 +69,30 @@ def test_bfloat16_models_have_float32_logits(model_folders: dict[str, Path], kin
     assert ours_N_T_V.dtype == torch.float32
     torch.testing.assert_close(ours_N_T_V.double(), exact_N_T_V, rtol=0, atol=1e-5)
     assert (model.module.lm_head(hidden_N_T_H.bfloat16()).double() - exact_N_T_V).abs().max() > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["qwen3", "gpt2"])
+def test_a_bfloat16_head_rounds_factors_and_keeps_float32_logits(model_folders: dict[str, Path], kind: str) -> None:
+    """Guards against a setting without effect, a head that sampler and trainer multiply differently, and rounded logits."""
+    model = load_model(str(model_folders[kind]), head_dtype="bfloat16")
+    hidden_N_T_H = hidden_states(model, IDS_N_T)
+    head = model.weights().head
+    assert head.weight.dtype == torch.bfloat16
+    assert model.weights(trainable=True).head.weight.dtype == torch.float32
+    ours_N_T_V = logits(hidden_N_T_H, head)
+    exact_N_T_V = hidden_N_T_H.bfloat16().double() @ model.module.lm_head.weight.bfloat16().double().T
+    torch.testing.assert_close(ours_N_T_V.double(), exact_N_T_V, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours_N_T_V, logits(hidden_N_T_H, model.weights(trainable=True).head), rtol=0, atol=1e-6)
+
+
+def test_the_default_head_dtype_is_that_of_the_matrices_except_on_a_cpu() -> None:
+    """Guards against float32 products on a GPU, at a tenth of its rate, and emulated bfloat16 on a CPU."""
+    cpu, other = torch.device("cpu"), torch.device("meta")
+    for matrices in (torch.bfloat16, torch.float32):
+        assert pick_head_dtype("auto", matrices, cpu) == torch.float32
+        assert pick_head_dtype("auto", matrices, other) == matrices
+        assert pick_head_dtype("float32", matrices, other) == torch.float32
 
 
 def test_loaded_models_have_no_dropout_and_are_trainable(any_model: LanguageModel) -> None:

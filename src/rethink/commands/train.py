@@ -116,9 +116,11 @@ def expand_run_folder(recipe: str, settings: Sequence[str]) -> tuple[str, list[s
 def run_with_progress(run: Run, label: str) -> Record | None:
     """Run to the end with a progress bar and the live reward. Return the record of the last evaluation, if any.
 
-    Evaluations before the end and the first alarm of each kind are printed. Without a terminal there is a line a minute.
+    Evaluations before the end, the first alarm of each kind and, once, that the machine is busy are printed. Without a
+    terminal there is a line a minute.
     report.html is written after each evaluation and at the end, also if the run stops early.
     """
+    from rethink.training.core_wait import busy_machine
     from rethink.training.loop import train as loop
 
     evaluation = None
@@ -128,7 +130,7 @@ def run_with_progress(run: Run, label: str) -> Record | None:
         recent: list[float] = []
         warned: set[str] = set()
         for record in loop(run):
-            for alarm in record["alarms"] if run.ranks.is_rank0 else ():
+            for alarm in (*record["alarms"], *busy_machine(record)) if run.ranks.is_rank0 else ():
                 if alarm_kind(alarm) not in warned:  # all of them are in the metrics, and counted at the end
                     warn(f"update {record['update']}: {alarm}")
                 warned.add(alarm_kind(alarm))

@@ -24,7 +24,7 @@ class LanguageModel:
     A `fused` model has Llama's layers and uses our faster forward pass. A `plain` one keeps its own attention and cache
     (`PlainWeights`); it `pads_left` if padding before a prompt changes nothing that it computes. A model with a LoRA
     adapter has a `base`: the same frozen weights without the adapter. A vision-language model has `image_vectors`,
-    from its frozen tower.
+    from its frozen tower. `head_dtype` is the setting of that name, the dtype in which the output layer multiplies.
     """
 
     module: Any
@@ -35,6 +35,7 @@ class LanguageModel:
     base: LanguageModel | None = None
     path: str = ""
     gradient_checkpointing: bool = False
+    head_dtype: str = "auto"
     image_vectors: ImageVectors | None = None
 
     @property
@@ -85,9 +86,13 @@ class LanguageModel:
         these change.
         """
         dtype = dtype or self.dtype
+        head = pick_head_dtype(self.head_dtype, dtype, self.device)
         if self.fused:
-            return FusedWeights(self.module, dtype, trainable, copy, self.gradient_checkpointing, self.image_vectors)
-        return (PlainWeights if self.plain else ModuleWeights)(self.module, dtype, trainable, copy, self.image_vectors)
+            return FusedWeights(
+                self.module, dtype, trainable, copy, self.gradient_checkpointing, self.image_vectors, head
+            )
+        form = PlainWeights if self.plain else ModuleWeights
+        return form(self.module, dtype, trainable, copy, self.image_vectors, head)
 
 
 def pick_dtype(setting: str, model: LanguageModel, device: torch.device | None = None) -> torch.dtype:
@@ -97,3 +102,11 @@ def pick_dtype(setting: str, model: LanguageModel, device: torch.device | None =
     if setting == "auto":
         return torch.bfloat16 if prefers_bfloat16(device or model.device, model.hidden_size) else model.dtype
     return model.dtype if setting == "none" else DTYPES[setting]
+
+
+def pick_head_dtype(setting: str, matrices: torch.dtype, device: torch.device) -> torch.dtype:
+    """Return the dtype in which the output layer multiplies: "auto" is that of the other matrices, but float32 on a CPU,
+    which has no product of bfloat16 factors with sums in float32."""
+    if setting != "auto":
+        return DTYPES[setting]
+    return torch.float32 if device.type == "cpu" else matrices

@@ -1,6 +1,6 @@
 """Load causal language models of `transformers`, and check that our forward pass gives the same logits.
 
-Sampler and trainer use the same forward pass, with the output layer in float32, so their log-probs can be compared.
+Sampler and trainer use the same forward pass, with logits in float32, so their log-probs can be compared.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def load_model(
     path: str,
     *,
     dtype: str = "float32",
+    head_dtype: str = "auto",
     device: str = "cpu",
     template: str = "",
     template_options: dict[str, Any] | None = None,
@@ -88,7 +89,7 @@ def load_model(
     image_text, no_images_because = open_image_text(base_source or source, module.config)
     chat = open_chat(path, tokenizer, _stop_ids(module, tokenizer), template, template_options or {}, rows, image_text)
     chat = replace(chat, thinking=thinking, no_images_because=no_images_because)
-    model = choose_forward_pass(LanguageModel(module, chat, path=base or path))
+    model = choose_forward_pass(LanguageModel(module, chat, path=base or path, head_dtype=head_dtype))
     if image_text is not None:
         model = open_vision(model, image_text)
     if model.plain:

@@ -106,6 +106,7 @@ def memory_settings(recipe: Recipe, n_gpus: int, counted: BatchCounts) -> Memory
         base=recipe.model.dtype,
         trainer=recipe.model.dtype if training.autocast == "none" else "bfloat16",
         sampler="float32" if sampler.dtype == "float32" else "bfloat16",
+        head=recipe.model.head_dtype,
         frozen=_frozen(recipe, counted),
     )
 

@@ -84,7 +84,7 @@ class MemorySettings:
     """The settings that memory depends on.
 
     `rank` is the rank of LoRA adapters, 0 for full fine-tuning. `base` is the dtype of the weights; `trainer` and `sampler`
-    are the dtypes of matrix products.
+    are the dtypes of matrix products, `head` that of the output layer's.
     """
 
     n_gpus: int = 1
@@ -97,6 +97,7 @@ class MemorySettings:
     base: str = "float32"
     trainer: str = "bfloat16"
     sampler: str = "bfloat16"
+    head: str = "auto"
     frozen: FrozenModels = FrozenModels()
 
 
@@ -133,7 +134,7 @@ def _with_layers(config: Any, n: int) -> Any:
 def _train(config: Any, settings: MemorySettings, update: Update) -> list[Window]:
     sharded = settings.n_gpus > 1
     dtype = DTYPES[settings.trainer]
-    model = build_meta_model(config, settings.base, settings.rank)
+    model = build_meta_model(config, settings.base, settings.rank, settings.head)
     # Formulas count the weights, and the gradients of sharded layers.
     tracker = Tracker(ignored={WEIGHTS, GRADIENTS} if sharded else {WEIGHTS})
     if sharded:
@@ -158,7 +159,7 @@ def _train(config: Any, settings: MemorySettings, update: Update) -> list[Window
 
 def _sample(config: Any, settings: MemorySettings, request: SampleRequest, cache_tokens: int) -> list[Window]:
     dtype = DTYPES[settings.sampler]
-    model = build_meta_model(config, settings.base, settings.rank)
+    model = build_meta_model(config, settings.base, settings.rank, settings.head)
     sampled = model if settings.n_gpus == 1 else _unsharded_copy(config, settings)
     tracker = Tracker(ignored={WEIGHTS})
     tracker.add(model.module.parameters(), WEIGHTS)
@@ -225,7 +226,7 @@ def _start(tracker: Tracker, config: Any, settings: MemorySettings, model: Langu
     moves = settings.frozen.moves
     if model.base is not None and settings.n_gpus == 1 and not moves:
         return model.base
-    start = build_meta_model(config, "float32" if moves else settings.base)
+    start = build_meta_model(config, "float32" if moves else settings.base, head_dtype=settings.head)
     tracker.add(start.module.parameters(), FROZEN)
     return start
 
@@ -248,7 +249,8 @@ def _unsharded_copy(config: Any, settings: MemorySettings) -> LanguageModel:
     """Return the unsharded weights that each of several GPUs samples from."""
     from rethink.training.fsdp.shard_model import empty_replica  # imported here: it takes half a second
 
-    return empty_replica(build_meta_model(config, settings.base), torch.device("meta"), DTYPES[settings.sampler])
+    model = build_meta_model(config, settings.base, head_dtype=settings.head)
+    return empty_replica(model, torch.device("meta"), DTYPES[settings.sampler])
 
 
 def _gather(model: LanguageModel, dtype: torch.dtype, tracker: Tracker) -> None:
@@ -271,7 +273,7 @@ class FullModel:
     """The model with all layers, and the memory that it always takes on each GPU."""
 
     def __init__(self, config: Any, settings: MemorySettings) -> None:
-        self.model = build_meta_model(config, settings.base, settings.rank)
+        self.model = build_meta_model(config, settings.base, settings.rank, settings.head)
         self._config = config
         self._settings = settings
 

@@ -183,12 +183,9 @@ def on_meta_device(tracker: Tracker, model: LanguageModel, autocast: torch.dtype
     Three things need a real device and are replaced in the block: the choice of an attention kernel, autocast (for a model
     that runs through its modules), and AdamW, whose averages a formula counts.
     """
-    head = model.module.get_output_embeddings().weight
     uses_autocast = not model.fused and autocast != torch.float32
 
     def cast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        if weight is head:  # computed outside of autocast
-            return linear(x, weight, bias)
         return linear(x.to(autocast), weight.to(autocast), None if bias is None else bias.to(autocast))
 
     def attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool, **rest: Any) -> Tensor:

@@ -47,7 +47,7 @@ def read_config(path: str, config: Path | None = None) -> Any:
     return found
 
 
-def build_meta_model(config: Any, dtype: str = "float32", rank: int = 0) -> LanguageModel:
+def build_meta_model(config: Any, dtype: str = "float32", rank: int = 0, head_dtype: str = "auto") -> LanguageModel:
     """Return the model on device "meta", with LoRA adapters if `rank` is above 0, and without a chat template.
 
     Raise UserError if adapters need `peft` and it is not installed.
@@ -55,7 +55,7 @@ def build_meta_model(config: Any, dtype: str = "float32", rank: int = 0) -> Lang
     with torch.device("meta"):
         module = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype]).eval()
     no_chat: Any = None
-    model = LanguageModel(module, no_chat, is_llama_like(module))
+    model = LanguageModel(module, no_chat, is_llama_like(module), head_dtype=head_dtype)
     return lora.add_adapter(model, Lora(rank), 0) if rank else model
 
 

@@ -15,6 +15,7 @@ from rethink.objectives import Update
 from rethink.run_folder import first_samples, store_images, transcript
 from rethink.training.alarms import find_alarms, why_ungraded
 from rethink.training.batch import Batch, Metrics
+from rethink.training.core_wait import core_wait_s
 from rethink.training.metrics import describe_groups
 from rethink.training.run import Run
 from rethink.types import Group
@@ -30,6 +31,7 @@ class UpdateLog:
         self.batch = batch
         self._n_bytes = run.ranks.n_bytes_gathered
         self._n_overlong = 0
+        self._waited = core_wait_s()
         self.why_ungraded = ""
         self.has_rewards = False
 
@@ -60,6 +62,8 @@ class UpdateLog:
             before, self._n_bytes = self._n_bytes, run.ranks.n_bytes_gathered
             record |= {"n_ranks": run.ranks.size, "n_bytes_gathered": self._n_bytes - before}
         record |= self.batch.meter.read_and_reset()
+        before_s, self._waited = self._waited, core_wait_s()
+        record["core_wait_s"] = max(0.0, self._waited - before_s)  # the count of a thread ends with it
         record["alarms"] = find_alarms(update, numbers)
         self._note_rewards(update.groups)
         shown = first_samples(update.groups, run.recipe.n_logged_samples)

@@ -132,7 +132,7 @@ class Inputs:
 
 
 def probabilities(hidden: Tensor, head: Head, temperature: Tensor) -> Tensor:
-    weight, bias, softcap = head
+    weight, bias, softcap, _ = head
     table = hidden.double() @ weight.double().T + (0.0 if bias is None else bias.double())
     if softcap is not None:
         table = (table / softcap).tanh() * softcap

@@ -16,8 +16,14 @@ T, V, H = 13, 17, 5
 class Inputs:
     """Hidden states, head, ids, temperatures, and factors [T] for a weighted sum of log-probs."""
 
-    def __init__(self, dtype: torch.dtype = torch.float32, bias: bool = True, softcap: float | None = None) -> None:
-        self.softcap = softcap
+    def __init__(
+        self,
+        dtype: torch.dtype = torch.float32,
+        bias: bool = True,
+        softcap: float | None = None,
+        head_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.softcap, self.head_dtype = softcap, head_dtype
         random = torch.Generator().manual_seed(3)
         self.hidden = torch.randn(T, H, generator=random).to(dtype).requires_grad_()
         self.weight = torch.randn(V, H, generator=random).to(dtype).requires_grad_()
@@ -32,14 +38,14 @@ class Inputs:
 
     def run(self, chunk: int) -> tuple[Tensor, list[Tensor]]:
         """Return values and gradients of the function under test."""
-        out = token_log_probs(
-            self.hidden, Head(self.weight, self.bias, self.softcap), self.ids, self.temperature, chunk
-        )
+        head = Head(self.weight, self.bias, self.softcap, self.head_dtype)
+        out = token_log_probs(self.hidden, head, self.ids, self.temperature, chunk)
         return out.detach(), list(torch.autograd.grad((out * self.factors).sum(), self.leaves))
 
     def dense(self) -> tuple[Tensor, list[Tensor]]:
-        """Return the same from one [T, V] table in float64."""
-        leaves = [x.detach().double().requires_grad_() for x in self.leaves]
+        """Return the same from one [T, V] table in float64, whose factors are rounded to the head's dtype."""
+        rounded = [x.detach().to(self.head_dtype) if x.ndim == 2 else x.detach() for x in self.leaves]
+        leaves = [x.double().requires_grad_() for x in rounded]
         table = leaves[0] @ leaves[1].T + (leaves[2] if len(leaves) > 2 else 0.0)
         if self.softcap is not None:
             table = (table / self.softcap).tanh() * self.softcap
@@ -74,6 +80,21 @@ def test_bfloat16_inputs_give_float32_log_probs() -> None:
         assert got.dtype == torch.bfloat16
         # Rounded once, to 8 bits.
         torch.testing.assert_close(got.double(), want, rtol=2.0**-8, atol=4e-6)
+
+
+@pytest.mark.parametrize("softcap", [None, 1.5])
+def test_only_the_factors_of_a_bfloat16_head_are_rounded(softcap: float | None) -> None:
+    """Guards against logits rounded to bfloat16, and against a backward pass in another dtype than the forward pass."""
+    inputs = Inputs(softcap=softcap, head_dtype=torch.bfloat16)
+    values, grads = inputs.run(7)
+    expected, expected_grads = inputs.dense()
+    unrounded, _ = Inputs(softcap=softcap).dense()
+    torch.testing.assert_close(values.double(), expected, rtol=2e-6, atol=2e-6)
+    assert (expected - unrounded).abs().max() > 1e-3, "the rounding would be seen"
+    for got, want in zip(grads, expected_grads, strict=True):
+        assert got.dtype == torch.float32
+        # Slopes are rounded to 8 bits before they are multiplied.
+        torch.testing.assert_close(got.double(), want, rtol=0, atol=2.0**-8 * float(want.abs().max()))
 
 
 def test_no_tensor_and_nothing_saved_has_the_size_of_the_logits() -> None:

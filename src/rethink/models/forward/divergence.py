@@ -27,18 +27,20 @@ class ChunkedDivergence(torch.autograd.Function):
         weight_V_H: Tensor,
         bias_V: Tensor | None,
         softcap: float | None,
+        dtype: torch.dtype,
         teacher_T_H: Tensor,
         teacher_weight_V_H: Tensor,
         teacher_bias_V: Tensor | None,
         teacher_softcap: float | None,
+        teacher_dtype: torch.dtype,
         ids_T: Tensor,
         temperature_T: Tensor,
         how: Divergence,
         chunk: int,
     ) -> tuple[Tensor, Tensor]:
         """Return divergences [T] and log-probs [T] in nats."""
-        head = Head(weight_V_H, bias_V, softcap)
-        teacher_head = Head(teacher_weight_V_H, teacher_bias_V, teacher_softcap)
+        head = Head(weight_V_H, bias_V, softcap, dtype).converted()
+        teacher_head = Head(teacher_weight_V_H, teacher_bias_V, teacher_softcap, teacher_dtype).converted()
         divergence_T = hidden_T_H.new_empty(len(ids_T), dtype=torch.float32)
         log_probs_T = torch.empty_like(divergence_T)
         for part in chunks(len(ids_T), chunk):
@@ -52,7 +54,8 @@ class ChunkedDivergence(torch.autograd.Function):
         ctx.save_for_backward(
             hidden_T_H, weight_V_H, bias_V, teacher_T_H, teacher_weight_V_H, teacher_bias_V, temperature_T
         )
-        ctx.softcap, ctx.teacher_softcap, ctx.how, ctx.chunk = softcap, teacher_softcap, how, chunk
+        ctx.of_head, ctx.of_teacher = (softcap, dtype), (teacher_softcap, teacher_dtype)
+        ctx.how, ctx.chunk = how, chunk
         ctx.mark_non_differentiable(log_probs_T)
         return divergence_T, log_probs_T
 
@@ -61,19 +64,18 @@ class ChunkedDivergence(torch.autograd.Function):
         hidden_T_H, weight_V_H, bias_V, teacher_T_H, teacher_weight_V_H, teacher_bias_V, temperature_T = (
             ctx.saved_tensors
         )
-        head = Head(weight_V_H, bias_V, ctx.softcap)
-        teacher_head = Head(teacher_weight_V_H, teacher_bias_V, ctx.teacher_softcap)
+        teacher_head = Head(teacher_weight_V_H, teacher_bias_V, *ctx.of_teacher).converted()
         grad_T = grads[0]
-        gradients = HeadGradients(hidden_T_H, head, ctx.needs_input_grad[1])
+        gradients = HeadGradients(hidden_T_H, Head(weight_V_H, bias_V, *ctx.of_head), ctx.needs_input_grad[1])
         for part in chunks(len(grad_T), ctx.chunk):
             temperature = temperature_T[part, None]
-            student_T_V = logits(hidden_T_H[part], head).div_(temperature)
+            student_T_V = logits(hidden_T_H[part], gradients.head).div_(temperature)
             teacher_T_V = logits(teacher_T_H[part], teacher_head).div_(temperature)
             slope = _slope(student_T_V, teacher_T_V, ctx.how, grad_T[part]).div_(temperature)
             del student_T_V, teacher_T_V
             gradients.add(part, slope)
             del slope  # free it before the next chunk
-        return *gradients.found(), *[None] * 9
+        return *gradients.found(), *[None] * 11
 
 
 def _slope(student_T_V: Tensor, teacher_T_V: Tensor, how: Divergence, grad_T: Tensor) -> Tensor:
@@ -128,7 +130,7 @@ def token_divergences(
 ) -> tuple[Tensor, Tensor]:
     """Return the divergence [T] of student and teacher at each token, and the student's log-probs [T] of the ids."""
     bias = teacher_head.bias
-    teacher = Head(teacher_head.weight.detach(), None if bias is None else bias.detach(), teacher_head.softcap)
+    teacher = teacher_head._replace(weight=teacher_head.weight.detach(), bias=None if bias is None else bias.detach())
     states = (hidden_T_H, *head, teacher_T_H.detach(), *teacher)
     found: tuple[Tensor, Tensor] = ChunkedDivergence.apply(*states, ids_T, temperature_T, how, chunk)
     return found

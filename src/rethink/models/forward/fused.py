@@ -94,6 +94,7 @@ class FusedWeights:
         copy: bool = False,
         gradient_checkpointing: bool = False,
         image_vectors: ImageSource | None = None,
+        head_dtype: torch.dtype = torch.float32,
     ) -> None:
         self.gradient_checkpointing = gradient_checkpointing
         self.image_vectors = image_vectors
@@ -109,8 +110,8 @@ class FusedWeights:
         output = module.get_output_embeddings()
         self.embedding, self.norm = leaves.get(base.embed_tokens.weight), leaves.get(base.norm.weight)
         weight, bias = leaves.get(output.weight), leaves.get(getattr(output, "bias", None))
-        # Cast to float32 once, not at every step of the sampler.
-        self.head = Head(weight if trainable else weight.float(), bias)
+        head = Head(weight, bias, dtype=head_dtype)
+        self.head = head if trainable else head.converted()  # once, not at every step of the sampler
         self.layers: list[Layer] = []
         self.windows: list[int | None] = []
         for i, part in enumerate(base.layers):

@@ -92,10 +92,11 @@ class ModuleWeights:
         trainable: bool = False,
         copy: bool = False,
         image_vectors: ImageSource | None = None,
+        head_dtype: torch.dtype = torch.float32,
     ) -> None:
         self.image_vectors = image_vectors
         self._choose_attention(module)
-        output = module.get_output_embeddings()  # not the copy's: a head in bfloat16 costs accuracy
+        output = module.get_output_embeddings()  # not the copy's, which has another dtype
         own, bias = output.weight.dtype, getattr(output, "bias", None)
         self.scale, softcap = logit_scale(module), logit_softcap(module)
         if self.scale != 1 and bias is not None:
@@ -104,14 +105,14 @@ class ModuleWeights:
         if trainable:
             self.module = module
             self.leaves = [p for p in module.parameters() if p.requires_grad]
-            self.head = Head(output.weight, bias, softcap)
+            self.head = Head(output.weight, bias, softcap, head_dtype)
         else:
             self.module = deepcopy(module).to(dtype) if copy or own != dtype else module
-            # Cast to float32 once, not at every step of the sampler.
-            self.head = Head(output.weight.float(), bias, softcap)
+            # Converted once, not at every step of the sampler.
+            self.head = Head(output.weight, bias, softcap, head_dtype).converted()
         if copy:
             own_bias = None if bias is None else bias.detach().clone()
-            self.head = Head(self.head.weight.detach().clone(), own_bias, softcap)
+            self.head = self.head._replace(weight=self.head.weight.detach().clone(), bias=own_bias)
         self.cast = dtype if trainable and own != dtype else None
 
     def hidden(self, ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:

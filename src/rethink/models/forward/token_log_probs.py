@@ -24,12 +24,13 @@ class TokenLogProbs(torch.autograd.Function):
         weight_V_H: Tensor,
         bias_V: Tensor | None,
         softcap: float | None,
+        dtype: torch.dtype,
         ids_T: Tensor,
         temperature_T: Tensor,
         chunk: int,
     ) -> Tensor:
         """Return log-probs [T] in nats."""
-        head = Head(weight_V_H, bias_V, softcap)
+        head = Head(weight_V_H, bias_V, softcap, dtype).converted()
         out_T = hidden_T_H.new_empty(len(ids_T), dtype=torch.float32)
         for part in chunks(len(ids_T), chunk):
             logits_T_V = logits(hidden_T_H[part], head).div_(temperature_T[part, None])
@@ -37,24 +38,24 @@ class TokenLogProbs(torch.autograd.Function):
             out_T[part] = chosen - logits_T_V.logsumexp(-1)
             del logits_T_V  # free it before the next chunk
         ctx.save_for_backward(hidden_T_H, weight_V_H, bias_V, ids_T, temperature_T)
-        ctx.softcap, ctx.chunk = softcap, chunk
+        ctx.softcap, ctx.dtype, ctx.chunk = softcap, dtype, chunk
         return out_T
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden_T_H, weight_V_H, bias_V, ids_T, temperature_T = ctx.saved_tensors
-        head = Head(weight_V_H, bias_V, ctx.softcap)
+        head = Head(weight_V_H, bias_V, ctx.softcap, ctx.dtype)
         grad_T = grads[0]
         gradients = HeadGradients(hidden_T_H, head, ctx.needs_input_grad[1])
         for part in chunks(len(ids_T), ctx.chunk):
             scale = (grad_T[part] / temperature_T[part])[:, None]
-            logits_T_V = logits(hidden_T_H[part], head).div_(temperature_T[part, None])
+            logits_T_V = logits(hidden_T_H[part], gradients.head).div_(temperature_T[part, None])
             slope = logits_T_V.softmax(-1)
             del logits_T_V
             slope.mul_(-scale).scatter_add_(-1, ids_T[part, None], scale)
             gradients.add(part, slope)
             del slope  # free it before the next chunk
-        return *gradients.found(), None, None, None, None
+        return *gradients.found(), None, None, None, None, None
 
 
 def token_log_probs(

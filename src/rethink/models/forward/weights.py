@@ -13,11 +13,18 @@ from rethink.models.forward.embedding import ImageSource
 
 
 class Head(NamedTuple):
-    """The output layer: weight [V, H], bias [V], and the limit of its logits: softcap * tanh(logits / softcap)."""
+    """The output layer: weight [V, H], bias [V], and the limit of its logits: softcap * tanh(logits / softcap).
+
+    `dtype` is that of the factors of its products; sums, and so logits, are float32 for every dtype."""
 
     weight: Tensor
     bias: Tensor | None
     softcap: float | None = None
+    dtype: torch.dtype = torch.float32
+
+    def converted(self) -> Head:
+        """Return the head with its weight in the dtype of the products, so that several products convert it once."""
+        return self._replace(weight=self.weight.to(self.dtype))
 
 
 class Weights(Protocol):
@@ -50,7 +57,19 @@ class Weights(Protocol):
 
 
 def logits(hidden: Tensor, head: Head) -> Tensor:
-    """Return logits [..., V] in float32, because a bfloat16 head costs accuracy."""
-    weight, bias, softcap = head
-    found = torch.nn.functional.linear(hidden.float(), weight.float(), None if bias is None else bias.float())
-    return found if softcap is None else found.div_(softcap).tanh_() * softcap
+    """Return logits [..., V] in float32: rounded to bfloat16 they would be multiples of 1/8 near 20, and change samples."""
+    found = product_in_float32(hidden.flatten(0, -2), head.weight.T, head.dtype).unflatten(0, hidden.shape[:-1])
+    if head.bias is not None:
+        found += head.bias.float()
+    return found if head.softcap is None else found.div_(head.softcap).tanh_() * head.softcap
+
+
+def product_in_float32(a_N_K: Tensor, b_K_M: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the product [N, M] of two matrices whose entries are rounded to `dtype`, with sums and results in float32.
+
+    CPUs have no such product of bfloat16 factors, so there the rounded factors are multiplied in float32: the results are
+    those of a GPU, but the product is no faster."""
+    a_N_K, b_K_M = a_N_K.to(dtype), b_K_M.to(dtype)
+    if dtype == torch.float32 or a_N_K.device.type == "cpu":
+        return a_N_K.float() @ b_K_M.float()
+    return torch.mm(a_N_K, b_K_M, out_dtype=torch.float32)

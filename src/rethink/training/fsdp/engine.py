@@ -41,17 +41,20 @@ class Scorer(torch.nn.Module):
     """A module whose `forward` is the whole pass from ids to log-probs, or to what a loss needs instead: FSDP gathers
     weights only during a `forward`."""
 
-    def __init__(self, module: torch.nn.Module, dtype: torch.dtype, settings: Training) -> None:
+    def __init__(
+        self, module: torch.nn.Module, dtype: torch.dtype, settings: Training, head_dtype: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
         self.module = module
         self.dtype = dtype
+        self.head_dtype = head_dtype
         self.chunk_tokens = settings.chunk_tokens
         if settings.gradient_checkpointing:
             enable_checkpointing(module)
 
     def forward(self, micro: MicroBatch, part: Part | None = None, reference: Weights | None = None) -> Any:
         """Return what the part's loss needs; without a part, log-probs [T] of the micro-batch's trained tokens."""
-        weights = ModuleWeights(self.module, self.dtype, trainable=True)
+        weights = ModuleWeights(self.module, self.dtype, trainable=True, head_dtype=self.head_dtype)
         if part is None:
             return trained_log_probs(weights, self.chunk_tokens, micro)
         return loss_of(part).forward(weights, reference, micro, part, self.chunk_tokens)
@@ -61,7 +64,7 @@ def shard(scorer: Scorer) -> None:
     """Shard every layer, and then the other weights, over all ranks.
 
     Layers are gathered in the dtype of their products. Embedding, last norm and head are gathered in float32, even from a
-    frozen bfloat16 base: a bfloat16 head costs accuracy. Gradients are summed in float32 and not averaged, because the
+    frozen bfloat16 base: trained ones keep small steps. Gradients are summed in float32 and not averaged, because the
     losses of micro-batches are shares of one sum.
     """
     layers = set(getattr(scorer.module, "_no_split_modules", None) or ())

@@ -14,7 +14,7 @@ from torch.nn import Module, Parameter
 from rethink.distributed import Ranks, raise_as_lost_rank
 from rethink.errors import UserError
 from rethink.models import lora
-from rethink.models.language_model import LanguageModel, pick_dtype
+from rethink.models.language_model import LanguageModel, pick_dtype, pick_head_dtype
 from rethink.settings import Training
 from rethink.training.fsdp.engine import FSDPEngine, Scorer, shard
 
@@ -45,7 +45,8 @@ def build(
             "process, without torchrun"
         )
     model = replace(meta_model, module=copy.deepcopy(meta_model.module), base=None)
-    scorer = Scorer(model.module, pick_dtype(settings.autocast, meta_model, device), settings)
+    dtype = pick_dtype(settings.autocast, meta_model, device)
+    scorer = Scorer(model.module, dtype, settings, pick_head_dtype(model.head_dtype, dtype, device))
     with raise_as_lost_rank(ranks.rank):
         shard(scorer)
         _allocate(scorer, device)
