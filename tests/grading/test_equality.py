@@ -48,6 +48,38 @@ def test_every_link_of_a_chain_must_be_right(answer: str, right: bool) -> None:
     assert compare(answer, "2.5").right is right
 
 
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        *[("1.2", True), ("1.15", True), ("1.25", True), ("1.1499", False), ("1.2501", False), ("-1.2", False)],
+        *[("\\frac{7}{6}", True), ("x = 7/6", True), ("x = \\frac{7}{6} \\approx 1.17", True), ("1.2 m", True)],
+        *[
+            ("\\sqrt{1.5}", True),
+            ("\\sqrt{2}", False),
+            ("x", False),
+            ("1.2, 1.3", False),
+            ("1.2x", False),
+            ("≈1.2", True),
+        ],
+        *[("(1.2, 1.2)", False), ("\\text{one}", False), ("1.2 \\times 10^0", True), ("\\frac{1}{0}", False)],
+    ],
+)
+def test_a_rounded_gold_answer(answer: str, right: bool) -> None:
+    """Guards against values that round to the gold answer and are called wrong, and others that are called right."""
+    assert compare(answer, "≈1.2").right is right
+
+
+@given(st.integers(-(10**6), 10**6), st.integers(0, 4), st.fractions(-1, 1))
+def test_rounding_agrees_with_exact_arithmetic(n: int, places: int, part: Fraction) -> None:
+    """Guards against binary rounding: a distance of at most half of the last place is right, any other is wrong."""
+    unit = Fraction(1, 10**places)
+    sign = "-" if n < 0 else ""
+    digits = f"{abs(n):0{places + 1}}"
+    gold = sign + (f"{digits[:-places]}.{digits[-places:]}" if places else digits)
+    value = n * unit + part * unit
+    assert judge(f"{value.numerator}/{value.denominator}", f"≈{gold}")[0] is (abs(part) <= Fraction(1, 2))
+
+
 NUMBERS = st.integers(-(10**9), 10**9)
 
 

@@ -19,7 +19,7 @@ SORTED_BOTH, SOLUTION = f"[{SORTED_TIDE},{SORTED_FERRY}]", "3 * 7 = 21 ; 5 + 21 
 NINE_BOXES = "".join(f"\\boxed{{{n}}}\n" for n in range(9))
 EXTRACTORS = {name: answer_format.extract_answer for name, answer_format in ANSWER_FORMATS.items()}
 EXTRACTORS["gym"] = answer_format_of(ProblemSource("gym:chain_sum")).extract_answer
-QUESTIONS = {"equation": "Make 26 from the numbers 3, 7 and 5."}
+QUESTIONS = {"equation": "Make 26 from the numbers 3, 7 and 5.", "mixed": "Which?\n\nA) carbon\nB) tin"}
 
 EXTRACTED: list[tuple[str, str, str | None, str | None]] = [
     # format, reply, answer by strict extraction, answer by lenient extraction
@@ -31,6 +31,10 @@ EXTRACTED: list[tuple[str, str, str | None, str | None]] = [
     ("choice", "\\boxed{A}\n\\boxed{\\text{(c)}} or \\boxed{C}", "C", "C"),
     ("choice", "\\boxed{A} \\boxed{B}", None, None),
     ("choice", "\\boxed{}\nThe answer is D.", None, "D"),
+    ("mixed", "\\boxed{\\text{(b)}}", "B", "B"),
+    ("mixed", "\\boxed{12}", "12", "12"),
+    ("mixed", "\\boxed{B. tin}", "B. tin", "B"),
+    ("mixed", "The answer is B.", None, "B"),
     ("calls", f"[{FERRY}, {TIDE.replace('5', '5.0')}]", SORTED_BOTH, SORTED_BOTH),
     ("calls", f"I call {FERRY} now.", None, f"[{SORTED_FERRY}]"),
     ("calls", '[{"name":"f","arguments":{"x":1e999}}]', None, None),

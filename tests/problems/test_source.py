@@ -147,7 +147,7 @@ def test_user_defined_verifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_answer_format_of() -> None:
     """Guards against gold replies in the format of another source."""
-    names = {"countdown": "countdown", "mine.jsonl": "boxed", "hub:a/b": "boxed", "gpqa": "choice"}
+    names = {"countdown": "countdown", "mine.jsonl": "boxed", "hub:a/b": "boxed", "gpqa": "choice", "mmmu": "mixed"}
     for name, expected in (names | {"math5": "boxed", "xlam,gsm8k": "calls", "aime:2019": "boxed"}).items():
         assert answer_format_of(ProblemSource(name)) is ANSWER_FORMATS[expected]
     assert answer_format_of(ProblemSource("gpqa", verifier="boxed")) is find_answer_format("boxed")
@@ -202,7 +202,7 @@ def test_gym_tasks_get_their_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_extraction(name: str, tmp_path: Path) -> None:
     """Guards against an evaluation that says "lenient" and is strict, or the reverse."""
     row = {"question": "?", "answer": "26", "nums": [3, 7, 5], "target": 26, "options": ["a", "b"], "tools": "[]"}
-    golds = {"choice": "A", "calls": "[]", "bfcl": "[]", "equation": None}
+    golds = {"choice": "A", "mixed": "A", "calls": "[]", "bfcl": "[]", "equation": None}
     row["answer"] = {**golds, "countdown": "3 7 5 -> 26", "signs": "3 7 5 -> 26"}.get(name, "26")
     if name == "boxed":
         del row["options"]

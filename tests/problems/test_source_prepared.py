@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pyarrow import Table, parquet
 
+from rethink.commands import prepare as command
 from rethink.errors import UserError
 from rethink.methods.actors import Actors
 from rethink.methods.gsr import GSR
@@ -21,6 +22,7 @@ from rethink.problems.source import ANSWER_FORMATS, load_problems
 from rethink.prompts import Prompts
 from rethink.settings import ProblemSource
 from rethink.types import Problem, Prompt
+from support.images import png
 
 FERRY = {
     "name": "ferry.book",
@@ -36,6 +38,10 @@ QUESTIONS: dict[str, list[dict[str, Any]]] = {
     "choice": [
         {"question": "Which?\n\nOf these:", "answer": "Paris", "options": ["Oslo", "Rome", "Paris", "Bern", "A) B"]},
         {"question": "How many?", "answer": 0, "options": ["2", "3"]},
+    ],
+    "mixed": [
+        {"question": "Which?", "answer": "Paris", "options": ["Oslo", "Rome", "Paris", "Bern"]},
+        {"question": "How many?", "answer": "7", "options": []},
     ],
     "calls": [
         {
@@ -105,6 +111,33 @@ def test_prepared_demonstrations_are_read_back(name: str, tmp_path: Path) -> Non
     found = load_problems(replace(columns, source=written(rows, tmp_path), candidates="candidates"), 6)
     assert_read_back(found, given, name)
     assert [[d.phase for d in p.demonstrate(1)] for p in found if p.demonstrate] == [["solve", "merge"]] * len(given)
+
+
+def test_prepared_rows_keep_their_images(tmp_path: Path) -> None:
+    """Guards against prepared questions without their images, also those of earlier turns, and against copies of images."""
+    red, blue = ({"bytes": png(color), "path": None} for color in ("red", "blue"))
+    turns = [
+        {"role": "user", "content": [{"type": "image", "image": png("red")}, {"type": "text", "text": "What is it?"}]},
+        {"role": "assistant", "content": "a square"},
+        {"role": "user", "content": [{"type": "text", "text": "Is it like "}, {"type": "image", "image": png("blue")}]},
+    ]
+    rows = [
+        {"question": "1 + 1?", "answer": "2", "images": []},
+        {"question": turns, "answer": "3", "images": []},
+        {"question": "Is <image> like <image>?", "answer": "4", "images": [blue, red]},
+    ]
+    given = load_problems(ProblemSource(), rows=rows)
+    prepared = []
+    for row in ReflectRetryReward().prepare(actors(lambda p, i, v: "no answer"), given):
+        prepared.append(command.with_image_files(row, tmp_path / "rows-images"))
+    command.write(tmp_path / "rows.parquet", prepared, {})
+    columns = ProblemSource(str(tmp_path / "rows.parquet"), answer="gold", id="id", failure="failure")
+    found = load_problems(columns)
+    assert len(found) == len(given) == 3
+    for ours, theirs in zip(found, given, strict=True):
+        assert (ours.question, ours.images) == (theirs.question, theirs.images)
+        assert [turn.images for turn in ours.earlier] == [turn.images for turn in theirs.earlier]
+    assert len(list((tmp_path / "rows-images").iterdir())) == 2
 
 
 @pytest.mark.parametrize(

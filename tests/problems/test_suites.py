@@ -19,6 +19,7 @@ from rethink.problems.suites import GROUPS, SUITES, expand_sources, find_suite
 from rethink.settings import ProblemSource
 from rethink.types import Problem
 from support.suite_rows import CASES, Hub, rows_of, save
+from support.vision_suite_rows import VISION_CASES
 
 SEED = 5
 
@@ -51,7 +52,7 @@ def refused(name: str, purpose: Literal["train", "test"] = "test", **settings: A
 
 def test_every_suite_has_a_case() -> None:
     """Guards against a new suite without a test."""
-    assert set(CASES) == {*SUITES, "aime:2019"}
+    assert {*CASES, *VISION_CASES} == {*SUITES, "aime:2019"}
 
 
 @pytest.mark.parametrize("name", CASES)

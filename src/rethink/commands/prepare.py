@@ -11,6 +11,7 @@ from typing import Any
 
 from rethink.commands.console import print_note, progress, warn
 from rethink.errors import UserError
+from rethink.images import store
 from rethink.jsonl import Record, Resumable, make_folder, to_json, write_text
 from rethink.lock import Lock
 from rethink.methods import needs_of
@@ -41,7 +42,7 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
     """Write a parquet file and a data card next to it.
 
     Finished batches are kept in NAME.parquet.partial until the end. To resume a killed command, repeat it; a repeated
-    command that has finished changes nothing.
+    command that has finished changes nothing. Images of the problems are kept in the folder NAME-images, each once.
     """
     for word in settings:
         if word.partition("=")[0].strip() == "out":
@@ -64,11 +65,12 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
                 f"{out}: --out must be a new .parquet file, and its data card {card.name} must not exist either"
             )
         with _hint_on_interrupt(partial):
-            rows, sampled, left_out = _rows(resolved, method, problems, Resumable(partial, key, _done))
+            images = out.with_name(f"{out.stem}-images")
+            rows, sampled, left_out = _rows(resolved, method, problems, Resumable(partial, key, _done), images)
         if not rows:
             raise UserError(f"no problem gave a row, so there is nothing to write.{_left_out(left_out)}")
         write_text(card, _card(out.stem, rows, resolved, len(problems), sampled, left_out))
-        _write(out, rows, key)
+        write(out, rows, key)
         _remove(partial)
     print_note(f"{len(rows)} rows: {out}\ndata card: {card}")
 
@@ -78,7 +80,7 @@ def _hash(*texts: str) -> str:
 
 
 def _content(problem: Problem) -> str:
-    return json.dumps([problem.id, problem.transcript, problem.gold])
+    return json.dumps([problem.id, problem.transcript, problem.gold, *problem.image_names])
 
 
 def _done(record: Record) -> Record:
@@ -86,7 +88,7 @@ def _done(record: Record) -> Record:
 
 
 def _rows(
-    recipe: Recipe, method: Any, problems: Sequence[Problem], file: Resumable
+    recipe: Recipe, method: Any, problems: Sequence[Problem], file: Resumable, images: Path
 ) -> tuple[list[Record], dict[str, int], Counter[str]]:
     """Return the rows of all problems, the counts of tokens, and those of what the method left out, which it counts in
     `actors.state`. Batches that the file lacks are made and appended."""
@@ -108,7 +110,7 @@ def _rows(
             found = file.read_batch([done])
             if found is None:
                 actors.state.clear()
-                made = list(method.prepare(actors, batch))
+                made = [with_image_files(row, images) for row in method.prepare(actors, batch)]
                 found = [{**done, "rows": made, "left_out": dict(actors.state), **meter.read_and_reset()}]
                 file.append(found)
             for record in found:
@@ -119,6 +121,14 @@ def _rows(
             bar.update(task, completed=start + len(batch))
     file.close()
     return rows, sampled, left_out
+
+
+def with_image_files(row: Record, folder: Path) -> Record:
+    """Return a row with the names of its images, after writing those that the folder lacks."""
+    if "images" not in row:
+        return row
+    store(folder, row["images"])
+    return {**row, "images": [f"{folder.name}/{image.name}" for image in row["images"]]}
 
 
 @contextmanager
@@ -145,10 +155,13 @@ def _is_finished(out: Path, key: Record) -> bool:
     return bool(metadata.get(KEY) == to_json(key).encode())
 
 
-def _write(out: Path, rows: list[Record], key: Record) -> None:
+def write(out: Path, rows: list[Record], key: Record) -> None:
+    """Write the rows to a parquet file, with the key that identifies the command. Raise UserError if that fails."""
     import pyarrow as pa
     from pyarrow import parquet
 
+    if any("images" in row for row in rows):
+        rows = [{"images": [], **row} for row in rows]  # the first row has all columns
     table = pa.Table.from_pylist(rows)
     temporary = out.with_name(f"{out.name}.tmp")
     try:

@@ -18,7 +18,7 @@ from pydantic import PositiveInt
 
 from rethink.methods.actors import Actors
 from rethink.objectives import Objective, Update
-from rethink.problems.conversation import question_cell
+from rethink.problems.conversation import problem_cells
 from rethink.types import Group, Problem, Sample, Verdict
 
 
@@ -99,14 +99,8 @@ class ReflectRetryReward:
     def prepare(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[dict[str, Any]]:
         """Yield one row per failure of the policy (the start weights)."""
         for failure in self.wrong_tries(actors, problems):
-            problem = failure.problem
-            yield {
-                "id": f"{problem.id}#{failure.index}",
-                "problem": problem.id,
-                "failure": failure.text,
-                "question": question_cell(problem),
-                "gold": problem.gold,
-            }
+            cells = problem_cells(failure.problem)
+            yield {"id": f"{failure.problem.id}#{failure.index}", **cells, "failure": failure.text}
 
 
 def reward_by_retries(reflection: Sample, retries: Group) -> Sample:

@@ -123,18 +123,23 @@ def turns_in(value: Any, where: str) -> list[dict[str, Any]] | None:
 
 
 def question_cell(problem: Problem) -> str:
-    """Return a problem's question for a table: text, or its conversation as JSON, as `split_conversation` reads it."""
+    """Return a problem's question for a table: text, or its conversation as JSON, as `split_conversation` reads it.
+
+    Images of earlier turns have marks in it, so that they are found in the list of all images."""
     if not problem.earlier:
         return problem.question
-    turns = [*problem.earlier, Message("user", problem.question)]
-    return json.dumps([{"role": turn.role, "content": turn.content} for turn in turns], ensure_ascii=False)
+    turns: list[dict[str, str]] = []
+    for turn in problem.earlier:
+        marks = "" if MARK in turn.content else MARK * len(turn.images)
+        turns.append({"role": turn.role, "content": marks + turn.content})
+    turns.append({"role": "user", "content": problem.question})
+    return json.dumps(turns, ensure_ascii=False)
 
 
-def problem_cells(problem: Problem) -> dict[str, str]:
-    """Return the cells with which a prepared row names its problem. Raise UserError for one with images."""
-    if problem.all_images:
-        raise UserError(f"problem {problem.id} has images, which prepared rows cannot hold yet; use problems of text")
-    return {"problem": problem.id, "question": question_cell(problem), "gold": problem.gold}
+def problem_cells(problem: Problem) -> dict[str, Any]:
+    """Return the cells with which a prepared row names its problem. `images` are there if it has some."""
+    cells: dict[str, Any] = {"problem": problem.id, "question": question_cell(problem), "gold": problem.gold}
+    return {**cells, "images": problem.all_images} if problem.all_images else cells
 
 
 def refuse_media(row: Row) -> None:

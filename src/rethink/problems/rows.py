@@ -114,11 +114,11 @@ def is_empty(value: Any) -> bool:
     return value is _MISSING or value is None or (isinstance(value, str) and not value.strip()) or value != value
 
 
-def hub_rows(name: str, subsets: Sequence[str], split: str) -> Iterator[Row]:
-    """Yield the rows of a data set on the hub. Raise UserError if it cannot be loaded."""
+def hub_rows(name: str, subsets: Sequence[str], split: str, hint: str = "") -> Iterator[Row]:
+    """Yield the rows of a data set on the hub. Raise UserError, which ends with the hint, if it cannot be loaded."""
     first = 0
     for subset in subsets or (None,):
-        for n, row in enumerate(rows_of(_load_from_hub(name, subset, split), ()), start=first):
+        for n, row in enumerate(rows_of(_load_from_hub(name, subset, split, hint), ()), start=first):
             yield Row(f"{name}{f'/{subset}' if subset else ''}, row {n}", dict(row), n)
             first = n + 1
 
@@ -133,10 +133,11 @@ def joined_rows(name: str, questions: str, answers: str) -> Iterator[Row]:
         yield Row(f"{name}, row {n}", {**by_id[row["id"]], **row}, n)
 
 
-def _load_from_hub(name: str, subset: str | None, split: str, **options: Any) -> Any:
+def _load_from_hub(name: str, subset: str | None, split: str, hint: str = "", **options: Any) -> Any:
     import datasets
 
     try:
         return datasets.load_dataset(name, subset, split=split, **options)
     except Exception as err:  # the hub's client raises many types
-        raise UserError(f"cannot load hub:{name} (split {split}): {err}") from err
+        where = f"{subset}, split {split}" if subset else f"split {split}"
+        raise UserError(f"cannot load hub:{name} ({where}): {str(err).rstrip('. ')}{hint}") from err

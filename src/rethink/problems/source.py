@@ -10,7 +10,7 @@ from typing import Literal
 
 from rethink.errors import UserError
 from rethink.grading.user_function import UserFunction, find_function
-from rethink.problems import bfcl, calls, choice, countdown, equation, gym, mathematics, shapes, signs
+from rethink.problems import bfcl, calls, choice, countdown, equation, gym, mathematics, mixed, shapes, signs
 from rethink.problems.answer_format import AnswerFormat, read_problem, read_question_and_answer
 from rethink.problems.conversation import reply_text
 from rethink.problems.files import is_data_name, object_rows, read_rows
@@ -25,6 +25,7 @@ from rethink.types import Demonstration, Problem, Verdict
 ANSWER_FORMATS: dict[str, AnswerFormat] = {
     "boxed": mathematics.FORMAT,
     "choice": choice.FORMAT,
+    "mixed": mixed.FORMAT,
     "calls": calls.FORMAT,
     "bfcl": bfcl.FORMAT,
     "equation": equation.FORMAT,
@@ -32,6 +33,8 @@ ANSWER_FORMATS: dict[str, AnswerFormat] = {
     "signs": signs.FORMAT,
     "shapes": shapes.FORMAT,
 }
+VALUES = (mathematics.verify, mathematics.verify_lenient, mixed.verify, mixed.verify_lenient)
+"""Verifiers of answers that need not be options."""
 GENERATORS = ("countdown", "signs", "shapes", "gym:TASK")
 LOCAL_ENDINGS = ("parquet", "jsonl", "jsonl.gz", "json", "json.gz", "csv", "csv.gz")
 ROWS = "rows"
@@ -134,10 +137,10 @@ def answer_format_of(source: ProblemSource) -> AnswerFormat:
 
 def refuse_unread_columns(source: ProblemSource, answer_format: AnswerFormat) -> None:
     """Raise UserError if the source names a column of options that the answer format does not read."""
-    if source.options and answer_format.read_row is not choice.read_row:
+    if source.options and answer_format.read_row not in (choice.read_row, mixed.read_row):
         raise UserError(
             f"options={source.options} has no effect on this answer format, so no prompt would show them; set "
-            "verifier=choice, or leave options out"
+            "verifier=choice (or mixed, if some rows have none), or leave options out"
         )
 
 
@@ -241,6 +244,8 @@ def _rows(name: str, source: ProblemSource, suite: Suite | None, purpose: str) -
         if source.data
         else _suite_rows_on_hub(name, suite, source, purpose)
     )
+    if suite.read is not None:
+        rows = map(suite.read, rows)
     if suite.row_filter is None:
         return rows
     column, value = suite.row_filter
@@ -251,7 +256,11 @@ def _suite_rows_on_hub(name: str, suite: Suite, source: ProblemSource, purpose: 
     split = _pick_split(name, suite, source.split, purpose)
     if suite.files:
         return joined_rows(suite.hub, *suite.files)
-    return hub_rows(suite.hub, source.subsets or suite.subsets, suite.splits[split])
+    hint = (
+        "; if the data set is gated, accept its terms on its page and run `hf auth login`; if it has moved, put a copy "
+        f"into a folder, as FOLDER/{name}.parquet, and set data=FOLDER (problems.data)"
+    )
+    return hub_rows(suite.hub, source.subsets or suite.subsets, suite.splits[split], hint)
 
 
 def _pick_split(name: str, suite: Suite, asked: str, purpose: str) -> str:
@@ -284,7 +293,7 @@ def _problem(
     ident = row.text(source.id) if source.id else f"{title}/{row.n}"
     suite = row.text(source.suite) if source.suite else title
     problem = read_problem(answer_format, row, columns, seed, ident, suite, source.extraction)
-    if problem.verify in (mathematics.verify, mathematics.verify_lenient):
+    if problem.verify in VALUES:
         choice.refuse_hidden_options(row, problem.question)
     return replace(
         problem,

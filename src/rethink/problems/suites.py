@@ -6,11 +6,13 @@ docs/suites/ has a page on each, with source, license, size and known faults.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rethink.errors import UserError
+from rethink.problems import vision_suites
+from rethink.problems.rows import Row
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Suite:
     `files`: two files of the data set to join by id, if the hub cannot load it as a whole.
     `local_names`: other names that the suite may have in a local data folder.
     `row_filter`: a column and a value; only rows with that value are kept.
+    `read`: returns a row of the data set in the form that the answer format reads, or raises UserError.
     """
 
     hub: str
@@ -40,6 +43,7 @@ class Suite:
     files: tuple[str, str] | None = None
     local_names: tuple[str, ...] = ()
     row_filter: tuple[str, str] | None = None
+    read: Callable[[Row], Row] | None = None
 
     def pick_split(self, asked: str, purpose: str) -> str:
         """Return "train" or "test": the split asked for, or else the one for the purpose.
@@ -56,6 +60,47 @@ class Suite:
 
 TRAIN_AND_TEST = {"train": "train", "test": "test"}
 TEST_CALLED_TRAIN = {"test": "train"}
+MMMU_SUBJECTS = (
+    "Art",
+    "Art_Theory",
+    "Design",
+    "Music",
+    "Accounting",
+    "Economics",
+    "Finance",
+    "Manage",
+    "Marketing",
+    "Biology",
+    "Chemistry",
+    "Geography",
+    "Math",
+    "Physics",
+    "Basic_Medical_Science",
+    "Clinical_Medicine",
+    "Diagnostics_and_Laboratory_Medicine",
+    "Pharmacy",
+    "Public_Health",
+    "History",
+    "Literature",
+    "Sociology",
+    "Psychology",
+    "Agriculture",
+    "Architecture_and_Engineering",
+    "Computer_Science",
+    "Electronics",
+    "Energy_and_Power",
+    "Materials",
+    "Mechanical_Engineering",
+)
+"""The configurations of MMMU, by discipline."""
+
+
+def _with_images(
+    hub: str, read: Callable[[Row], Row], splits: Mapping[str, str], subsets: tuple[str, ...] = ()
+) -> Suite:
+    """Return a suite of `vision_suites`, whose rows are questions of both kinds with images."""
+    return Suite(hub, "mixed", splits, subsets, question="question", answer="answer", images="images", read=read)
+
 
 SUITES: dict[str, Suite] = {
     "gsm8k": Suite(
@@ -126,6 +171,19 @@ SUITES: dict[str, Suite] = {
         question="",
         answer="reward_model.ground_truth|ground_truth|answer",
         local_names=("countdown",),
+    ),
+    "mathvista": _with_images("AI4Math/MathVista", vision_suites.mathvista, {"test": "testmini"}),
+    "mathverse": _with_images("AI4Math/MathVerse", vision_suites.mathverse, {"test": "testmini"}, ("testmini",)),
+    "mathvision": _with_images(
+        "MathLLMs/MathVision", vision_suites.mathvision, {"test": "test", "testmini": "testmini"}
+    ),
+    "mmmu": _with_images("MMMU/MMMU", vision_suites.mmmu, {"test": "validation", "dev": "dev"}, MMMU_SUBJECTS),
+    "geometry3k": Suite(
+        "hiyouga/geometry3k",
+        splits={**TRAIN_AND_TEST, "validation": "validation"},
+        images="images",
+        local_names=("geo3k",),
+        read=vision_suites.geometry3k,
     ),
 }
 

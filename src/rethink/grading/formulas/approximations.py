@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from rethink.grading.formulas.estimates import estimate
-from rethink.grading.formulas.fronts import front
+from rethink.grading.formulas.fronts import front, named
 from rethink.grading.formulas.relations import sides
+from rethink.grading.formulas.structure import free_names
 from rethink.grading.formulas.tree import Node, Tree
 
 NEAR = 0.05
@@ -37,6 +38,15 @@ def rounded(tree: Tree) -> list[Tree]:
         return after
     name = sides(tree)[0][0]
     return [Node("=", (name, side)) for side in after]
+
+
+def real_number(tree: Tree) -> float | None:
+    """Return the value of a number without variables, such as 5/3, x = 5/3 or x = 5/3 \\approx 1.7; None for all else."""
+    stated = rounded(tree)[-1] if is_approximate(tree) else tree
+    found = named(stated)
+    if len(found.names) > 1 or free_names(found.body):
+        return None
+    return estimate(found.body)
 
 
 def _split(tree: Tree) -> tuple[Tree | None, list[Tree]]:

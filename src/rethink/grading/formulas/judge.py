@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from rethink.grading.formulas.approximations import real_number
 from rethink.grading.formulas.compare import equal, has_list
 from rethink.grading.formulas.parse import parse
 from rethink.grading.formulas.spelling import spell
@@ -14,8 +15,11 @@ from rethink.grading.formulas.verdicts import NotJudged
 from rethink.grading.formulas.words import choice
 
 EQUAL_NUMBERS = "compared as numbers"
+ROUNDED = "≈"
+"""In front of a number, it makes a gold answer that every value which rounds to it equals."""
 _CHOICE = re.compile(r"\s*\(?([A-J])[).]\s+(\S.*)", re.DOTALL)
 _SAME_SIGN = {"cdots": "dots", "ldots": "dots", "dotsc": "dots", "dotsb": "dots", "dfrac": "frac", "tfrac": "frac"}
+_ROUNDED_GOLD = re.compile(rf"\s*{ROUNDED}\s*([-+]?\d{{1,400}}(?:\.\d{{1,400}})?)\s*")
 _PLAIN_NUMBER = re.compile(r"([-+]?)(\d{1,400})(?:\.(\d{1,400})|/(\d{1,400}))?")
 
 
@@ -46,7 +50,9 @@ def quick(answer: str, gold: str) -> tuple[bool | None, str] | None:
         return None, f"more than {MAX_TEXT} characters"
     if _bare(answer) == _bare(gold):
         return True, "same text"
-    a, b = _plain_number(answer), _plain_number(gold)
+    a, b, near = _plain_number(answer), _plain_number(gold), _ROUNDED_GOLD.fullmatch(gold)
+    if a is not None and near is not None:
+        return _rounds_to(a, near[1]), "compared as rounded numbers"
     if a is None or b is None:
         return None
     return a == b, EQUAL_NUMBERS
@@ -69,7 +75,27 @@ def _plain_number(text: str) -> Fraction | None:
     return -value if sign == "-" else value
 
 
+def _rounds_to(value: Fraction, number: str) -> bool:
+    """Return whether a value, rounded to the decimal places of a number, is this number; ties may go either way."""
+    places = len(number.partition(".")[2])
+    return abs(value - Fraction(number)) * 2 * 10**places <= 1
+
+
+def _judge_rounded(answer: str, number: str, seed: str) -> tuple[bool | None, str]:
+    """Return the verdict where the gold answer is a rounded number."""
+    exact = _judge(answer, number, seed)
+    ours = _read(answer)
+    if exact[0] or isinstance(ours, str):
+        return exact
+    value = real_number(ours)
+    right = value is not None and _rounds_to(Fraction(value).limit_denominator(10**15), number)
+    return right, "compared as rounded numbers"
+
+
 def _judge(answer: str, gold: str, seed: str) -> tuple[bool | None, str]:
+    near = _ROUNDED_GOLD.fullmatch(gold)
+    if near is not None:
+        return _judge_rounded(answer, near[1], seed)
     wanted = _read(gold)
     if isinstance(wanted, str) and _same_tokens(answer, gold):
         return True, "same text"
