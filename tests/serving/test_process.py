@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -107,6 +109,21 @@ def test_fifty_streams_at_once(server: Running) -> None:
     assert together == [alone[k % 30] for k in range(50)]
     assert len(set(alone)) > 15
     wait_for(lambda: server.metric("rethink_choices") == 0, 60)
+
+
+def test_an_idle_connection_stays_open(server: Running) -> None:
+    """Guards against a server that closes a connection just when a client sends a request on it: the connection is used
+    again after the 5 seconds for which clients keep one."""
+    address = server.url.removeprefix("http://")
+    connection = http.client.HTTPConnection(address, timeout=60)
+    connection.request("GET", "/v1/models")
+    assert connection.getresponse().read()
+    used = connection.sock
+    time.sleep(6)
+    connection.request("GET", "/v1/models")
+    assert connection.getresponse().status == 200
+    assert connection.sock is used
+    connection.close()
 
 
 def test_a_client_that_leaves_stops_its_reply(tmp_path: Path) -> None:

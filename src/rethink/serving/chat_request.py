@@ -33,8 +33,17 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "parallel_tool_calls": (True, False),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
+    "reasoning_effort": (),
 }
 """Parameters that would change a reply, and the values with which they do not."""
+
+_NO_CALLS = "this server calls no functions; ask for JSON in the prompt, and parse the reply"
+INSTEAD = {
+    **dict.fromkeys(("tools", "tool_choice", "functions", "function_call"), _NO_CALLS),
+    "response_format": "replies are not held to a format; ask for JSON in the prompt, and parse the reply",
+    "reasoning_effort": "the name of the model says how much is thought, as in NAME+refine:2",
+}
+"""What to do without a parameter. Clients send these by themselves, for structured output for example."""
 
 SAMPLING_FIELDS = frozenset(["max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k"])
 USED = SAMPLING_FIELDS | {"model", "messages", "n", "stop", "seed", "stream", "stream_options"}
@@ -100,7 +109,8 @@ def _refuse_unknown(found: Mapping[str, Any]) -> None:
         if name not in NEUTRAL:
             raise ApiError(400, f"unknown parameter: {name[:60]!r}", name[:60], code="unknown_parameter")
         if value not in NEUTRAL[name]:
-            raise ApiError(400, f"{name} is not supported: leave it out", name, code="unsupported_parameter")
+            instead = INSTEAD.get(name, "leave it out")
+            raise ApiError(400, f"{name} is not supported: {instead}", name, code="unsupported_parameter")
 
 
 def _given_sampling(found: Mapping[str, Any], limits: Limits) -> dict[str, Any]:

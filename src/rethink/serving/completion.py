@@ -76,10 +76,10 @@ def _notes(attempts: Sequence[Attempt]) -> dict[str, Any]:
     return {"notes": found} if found else {}
 
 
-def usage(attempts: Sequence[Attempt]) -> dict[str, Any]:
+def usage(attempts: Sequence[Attempt]) -> dict[str, Any] | None:
     """Return the tokens of all passes of all choices. A prompt that several replies share counts once.
 
-    A number that an endpoint does not report is null, and so are the sums that it belongs to."""
+    None if an endpoint does not report them all: clients expect numbers in a usage."""
     prompts: dict[tuple[str, tuple[Message, ...]], list[Sample]] = {}
     for attempt in attempts:
         for sample in attempt.samples:
@@ -92,12 +92,13 @@ def usage(attempts: Sequence[Attempt]) -> dict[str, Any]:
     n_prompt = total(map(itemgetter("prompt_tokens"), passes))
     n_sampled = total(map(itemgetter("completion_tokens"), passes))
     n_final = total(attempt.answers[0].n_tokens for attempt in attempts)
-    n_before = None if n_sampled is None or n_final is None else n_sampled - n_final
+    if n_prompt is None or n_sampled is None or n_final is None:
+        return None
     return {
         "prompt_tokens": n_prompt,
         "completion_tokens": n_sampled,
-        "total_tokens": total([n_prompt, n_sampled]),
-        "completion_tokens_details": {"reasoning_tokens": n_before},
+        "total_tokens": n_prompt + n_sampled,
+        "completion_tokens_details": {"reasoning_tokens": n_sampled - n_final},
         "passes": passes,
     }
 

@@ -15,6 +15,8 @@ from rethink.errors import UserError
 from rethink.serving.service import Service
 
 BACKLOG = 2048
+KEEP_ALIVE_S = 75
+"""Longer than clients keep idle connections (httpx2: 5 s): one that both sides close at once would fail a request."""
 
 
 class Server(uvicorn.Server):
@@ -81,6 +83,7 @@ def run(app: Starlette, service: Service, listening: socket.socket, note: Callab
         access_log=False,
         server_header=False,
         backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=5,
     )
     try:
