@@ -122,6 +122,7 @@ RUN_ELSEWHERE = {
     "serving": "serving/test_page.py",
     "rewards": "problems/test_rewards.py",
     "evaluation": "evaluation/test_stored.py",
+    "other-evaluations": "evaluation/other_tools/test_align.py",
     "page": "below",
     "strategies": "below",
     "coming-from-other-libraries": "its names are compared with the tables below; TRL is not installed",

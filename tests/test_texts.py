@@ -15,7 +15,7 @@ PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"
 PAGES += [page for page in (ROOT / "docs").rglob("*.md") if page.name != "log.md"]
 CODE = sorted(PACKAGE.rglob("*.py"))
 RECIPES = sorted((PACKAGE / "recipes").glob("*.toml"))
-EXAMPLES = sorted((ROOT / "examples").glob("*"))
+EXAMPLES = sorted(file for file in (ROOT / "examples").rglob("*") if file.suffix in (".py", ".ipynb", ".md"))
 OTHER_OWNER = re.compile(r"pip install [^\n]*\brethink(?!-rl)\b|\brethink\[")
 PROMPTS = {"prompts.py", "think_tuning_feedback.py"}
 """Models have learned from these texts: they stay as they are."""

@@ -40,8 +40,10 @@ __all__ = [
     "Update",
     "UserError",
     "Verdict",
+    "compare",
     "evaluate",
     "grade",
+    "load_drafts",
     "load_evaluation",
     "load_policy",
     "load_problems",
@@ -70,8 +72,10 @@ _MODULES = {
     "Update": "rethink.objectives",
     "UserError": "rethink.errors",
     "Verdict": "rethink.types",
+    "compare": "rethink.evaluation.paired",
     "evaluate": "rethink.evaluation.evaluate",
     "grade": "rethink.problems.grade",
+    "load_drafts": "rethink.evaluation.drafts",
     "load_evaluation": "rethink.evaluation.stored",
     "load_policy": "rethink.build",
     "load_problems": "rethink.problems.source",
@@ -84,7 +88,9 @@ _MODULES = {
 if TYPE_CHECKING:
     from rethink.build import load_policy
     from rethink.errors import UserError
+    from rethink.evaluation.drafts import load_drafts
     from rethink.evaluation.evaluate import evaluate
+    from rethink.evaluation.paired import compare
     from rethink.evaluation.stored import load_evaluation
     from rethink.evaluation.summary import summarize
     from rethink.methods.actors import Actors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 ALLOWED = "\n\t"
 CONTROLS = (*range(32), *range(127, 160))
 REORDERING = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
@@ -39,3 +41,18 @@ def printable_line(text: str) -> str:
     'a\\nb'
     """
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def align_columns(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines of cells as a table: the first column left-aligned, the others right-aligned."""
+    shown: list[list[str]] = []
+    for line in lines:
+        shown.append(list(map(printable_line, line)))
+    widths = [max(len(cell) for cell in column) for column in zip(*shown, strict=True)]
+    rows: list[str] = []
+    for first, *others in shown:
+        cells = [first.ljust(widths[0])]
+        for cell, width in zip(others, widths[1:], strict=True):
+            cells.append(cell.rjust(width))
+        rows.append("  ".join(cells))
+    return "\n".join(rows)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rethink.commands.console import align_columns, print_result, warn
+from rethink.commands.console import print_result, warn
 from rethink.commands.output_streams import LastingStream, lasting_output
+from rethink.printable import align_columns
 
 
 class Broken(io.StringIO):

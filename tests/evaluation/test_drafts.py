@@ -10,7 +10,14 @@ import pytest
 
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer
-from rethink.evaluation.drafts import DraftColumns, drafts_from_answers, read_drafts, replies_in, response_text
+from rethink.evaluation.drafts import (
+    DraftColumns,
+    drafts_from_answers,
+    load_drafts,
+    read_drafts,
+    replies_in,
+    response_text,
+)
 from rethink.evaluation.evaluate import Drafts, EvaluationSpec, evaluate, make_setup, resumable_answers, run_evaluation
 from rethink.evaluation.summary import summarize
 from rethink.policies.base import Policy
@@ -254,3 +261,35 @@ def test_options_that_no_prompt_would_show(tmp_path: Path) -> None:
         read_drafts(file, ProblemSource("d", options="choices"), COLUMNS, None)
     with pytest.raises(UserError, match="options=choices has no effect"):
         load_problems(ProblemSource(str(file), options="choices"))
+
+
+def test_drafts_of_a_file_are_refined_from_python(tmp_path: Path) -> None:
+    """Guards against drafts that are sampled again, or graded in another way than was asked for."""
+    rows = [{"q": "2 + 2?", "gold": "4", "said": "It is 4."}, {"q": "3 + 3?", "gold": "6", "said": "It is 7."}]
+    file = jsonl(tmp_path, *rows)
+    for lenient, right in ((False, [False, False]), (True, [True, False])):
+        problems, drafts = load_drafts(file, question="q", answer="gold", response="said", lenient=lenient)
+        policy = FakePolicy(lambda prompt, index, version: "The answer is \\boxed{6}.")
+        found = evaluate(policy, problems, drafts=drafts, file=tmp_path / "answers.jsonl")
+        assert [answer.steps[0].text for answer in found] == ["It is 4.", "It is 7."]
+        assert [answer.steps[0].right for answer in found] == right
+        assert [answer.steps[1].right for answer in found] == [False, True]
+        assert {prompt.phase for prompt in policy.shown} == {"refine"}
+    _, again = load_drafts(tmp_path / "answers.jsonl", problems)
+    assert again == drafts
+
+
+def test_drafts_from_python_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    """Guards against settings without effect, problems without drafts, and a file of answers that is emptied in vain."""
+    file = jsonl(tmp_path, {"question": "2 + 2?", "answer": "4", "response": "4"})
+    problems, drafts = load_drafts(file)
+    with pytest.raises(UserError, match="verifier and lenient have no effect with problems"):
+        load_drafts(file, problems, lenient=True)
+    kept = tmp_path / "answers.jsonl"
+    evaluate(FakePolicy(lambda *_: "4"), problems, drafts=drafts, file=kept)
+    before = kept.read_text()
+    with pytest.raises(UserError, match="p has no drafts; evaluate the problems that load_drafts returns"):
+        evaluate(FakePolicy(lambda *_: "4"), [*problems, problem("p")], drafts=drafts, file=kept)
+    assert kept.read_text() == before
+    with pytest.raises(UserError, match="is an evaluation of ours: give its problems"):
+        load_drafts(kept)

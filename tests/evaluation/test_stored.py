@@ -82,3 +82,22 @@ def test_the_columns_are_documented() -> None:
     """Guards against a column that the documentation does not explain."""
     text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text().partition("## From Python")[2]
     assert [name for name in TYPES if f"`{name}`" not in text] == []
+
+
+def test_a_log_of_another_tool_is_an_evaluation() -> None:
+    """Guards against a log whose table or numbers are not its own: the scores are read from its file here."""
+    (file,) = (Path(__file__).parent / "other_tools" / "data" / "lm-eval" / "after").glob("samples_sums*")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    strict = {line["doc"]["q"]: bool(line["exact_match"]) for line in lines if line["filter"] == "strict"}
+    evaluation = load_evaluation(file, "exact_match,strict")
+    assert {row["question"]: row["right"] for row in evaluation.rows()} == strict
+    accuracy = evaluation.summaries()["sums"]["solve"].accuracy
+    assert (accuracy.value, accuracy.n) == (sum(strict.values()) / 4, 4)
+    with pytest.raises(UserError, match="several scores; name one with --metric: exact_match,strict, exact_match,flex"):
+        load_evaluation(file)
+
+
+def test_a_metric_for_an_evaluation_of_ours_is_refused(folder: Path) -> None:
+    """Guards against a score that is asked for and silently not used."""
+    with pytest.raises(UserError, match="metric has no effect: it names a score in the logs of other tools"):
+        load_evaluation(folder, "acc")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rethink.commands.log_lines import LogLines
 from rethink.errors import UserError
 from rethink.jsonl import RecordMismatchError, make_folder, to_json
-from rethink.printable import printable, printable_line
+from rethink.printable import printable
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -70,21 +70,6 @@ def warnings_as_notes() -> Iterator[None]:
 def print_error(text: str) -> None:
     """Print the message that ends the command to stderr."""
     print_note(f"rethink: {text}")
-
-
-def align_columns(lines: Sequence[Sequence[str]]) -> str:
-    """Return lines of cells as a table: the first column left-aligned, the others right-aligned."""
-    shown: list[list[str]] = []
-    for line in lines:
-        shown.append(list(map(printable_line, line)))
-    widths = [max(len(cell) for cell in column) for column in zip(*shown, strict=True)]
-    rows: list[str] = []
-    for first, *others in shown:
-        cells = [first.ljust(widths[0])]
-        for cell, width in zip(others, widths[1:], strict=True):
-            cells.append(cell.rjust(width))
-        rows.append("  ".join(cells))
-    return "\n".join(rows)
 
 
 def progress(shown: bool = True) -> Progress | LogLines:

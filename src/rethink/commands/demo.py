@@ -9,16 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rethink.build import build_prompts, load_all_problems, local_policy, open_model
-from rethink.commands.compare import ABOUT_PAIRS, describe, read_pairs
 from rethink.commands.console import new_folder, print_note, print_result, toml_string, warn
 from rethink.commands.prepare import prepare as prepare_data
 from rethink.commands.train import rate_table, run_with_progress, stopping
 from rethink.errors import UserError
 from rethink.evaluation.compare import compare
+from rethink.evaluation.comparison import ABOUT_PAIRS, describe
 from rethink.evaluation.evaluate import evaluate
 from rethink.evaluation.fresh import RATES
 from rethink.evaluation.intervals import UNDEFINED, Estimate, paired_difference, with_mean_bounds
 from rethink.evaluation.outcomes import refined_outcomes, solve_outcomes
+from rethink.evaluation.paired import read_pairs
 from rethink.evaluation.runs import over_seeds
 from rethink.evaluation.stored import load_evaluation
 from rethink.evaluation.summary import evaluation_metrics

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 
-from rethink.commands.console import align_columns, print_json, print_note, print_result, progress, warn
+from rethink.commands.console import print_json, print_note, print_result, progress, warn
 from rethink.errors import UserError
 from rethink.evaluation.bounds import ACCURACY_NOTE
 from rethink.evaluation.grade import GradeSettings, Tally, check_gold_answers, grade_rows
@@ -18,6 +18,7 @@ from rethink.evaluation.other_tools import reply_rows
 from rethink.grading.sandbox.lockdown import guard
 from rethink.jsonl import Record, check_writable, make_folder, to_json, write_lines
 from rethink.lock import Lock
+from rethink.printable import align_columns
 from rethink.problems.source import answer_format_of, load_problems
 from rethink.settings import ProblemSource
 

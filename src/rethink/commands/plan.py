@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rethink.commands.console import align_columns, print_json, print_note, print_result
+from rethink.commands.console import print_json, print_note, print_result
 from rethink.errors import UserError
 from rethink.jsonl import write_text
 from rethink.plan.token_counts import BatchCounts, Lengths, count_batch
+from rethink.printable import align_columns
 from rethink.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 
-from rethink.commands.console import align_columns
 from rethink.evaluation.bounds import NOTE, kind_of, open_signs
 from rethink.evaluation.costs import describe_baseline
 from rethink.evaluation.fresh import NO_CONTROL
@@ -13,7 +12,7 @@ from rethink.evaluation.gap import Gap
 from rethink.evaluation.intervals import Difference, Estimate
 from rethink.evaluation.results import EvaluationResult, SuiteResult
 from rethink.evaluation.summary import MacroSummary, Summary
-from rethink.printable import printable_line
+from rethink.printable import align_columns, printable_line
 from rethink.strategies import parse
 
 MAX_REASON = 200

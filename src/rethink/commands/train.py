@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rethink.commands.console import align_columns, print_note, print_result, progress, toml_string, warn
+from rethink.commands.console import print_note, print_result, progress, toml_string, warn
 from rethink.commands.log_lines import LogLines
 from rethink.distributed import shutdown
 from rethink.errors import UserError
@@ -18,6 +18,7 @@ from rethink.evaluation.intervals import Estimate
 from rethink.grading.sandbox.lockdown import lesser_guard
 from rethink.jsonl import Record, read_lines
 from rethink.models.bundled import is_run
+from rethink.printable import align_columns
 from rethink.recipe import load_recipe
 from rethink.report.outcome import alarm_kind, describe_alarms, describe_training, has_trained_nothing
 from rethink.report.page import REPORT_FILE, LivePage

@@ -15,9 +15,10 @@ from itertools import islice
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, by_strategy, by_suite, count_not_graded, first_answers
 from rethink.evaluation.bounds import Measure, bounded_difference
+from rethink.evaluation.comparison import Comparison, Differences, PairDifferences
 from rethink.evaluation.costs import on_shared_problems
 from rethink.evaluation.fresh import fresh_outcomes
-from rethink.evaluation.intervals import Difference, Outcome, Outcomes, difference, macro_difference, with_mean_bounds
+from rethink.evaluation.intervals import Outcome, Outcomes, difference, macro_difference, with_mean_bounds
 from rethink.evaluation.outcomes import (
     damage_outcomes,
     final_outcomes,
@@ -32,8 +33,6 @@ from rethink.strategies import parse
 
 OUR_TOOL = "rethink"
 Answers = Sequence[Answer]
-Differences = dict[str, dict[str, Difference]]
-"""Differences by measure and suite, and "mean" over several suites."""
 
 
 @dataclass(frozen=True)
@@ -47,32 +46,6 @@ class Evaluation:
 
 Pair = tuple[Evaluation, Evaluation]
 """Two evaluations to compare: the first minus the second."""
-
-
-@dataclass(frozen=True)
-class PairDifferences:
-    """The evaluation `after` minus `before`. `n_not_graded` counts the replies that they leave out, in this order."""
-
-    after: str
-    before: str
-    differences: Differences
-    n_not_graded: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """First evaluations minus second ones. `differences` pools the pairs and has intervals over problems. `over_seeds` has
-    the means of the pairs' differences with intervals over seeds (see `runs.over_seeds`).
-
-    `n_unshared` counts the problems, and `left_out` names the strategies, that some of the evaluations lack.
-    """
-
-    differences: Differences
-    over_seeds: Differences
-    pairs: list[PairDifferences]
-    n_shared: int
-    n_unshared: int
-    left_out: list[str]
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rethink.errors import UserError
-from rethink.evaluation.answers import first_answers, read_answers
+from rethink.evaluation.answers import first_answers, is_answers_file, read_answers
 from rethink.evaluation.evaluate import Drafts
 from rethink.evaluation.other_tools import reply_rows
+from rethink.evaluation.unchanged import ANSWERS_FILE
 from rethink.grading.damage import broken_reply
 from rethink.problems.answer_format import read_problem
 from rethink.problems.conversation import last_reply, split_conversation
@@ -31,6 +32,47 @@ class DraftColumns:
     question: str = "question"
     answer: str = "answer"
     response: str = "response"
+
+
+def load_drafts(
+    file: str | Path,
+    problems: Sequence[Problem] | None = None,
+    *,
+    question: str = "question",
+    answer: str = "answer",
+    response: str = "response",
+    verifier: str = "",
+    lenient: bool = False,
+) -> tuple[list[Problem], Drafts]:
+    r"""Return the problems and drafts in a file of replies, in the answers of an evaluation, or in a log of inspect_ai,
+    lm-evaluation-harness or lighteval, for the argument `drafts` of `evaluate`.
+
+    With `problems`, a reply belongs to the problem with its question, and problems without a reply are left out. Without,
+    the columns `question` and `answer` make the problems; `verifier` (default: "boxed") and `lenient` say how they are
+    graded, as in `grade`. `response` is the column of the reply; a log has all three under these names. Raise UserError
+    for a question that none of the problems has, and for a file without replies.
+
+    >>> import json, pathlib, rethink
+    >>> rows = [{"question": "2 + 2?", "answer": "4", "response": "It is 5."}]
+    >>> _ = pathlib.Path("replies.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    >>> problems, drafts = rethink.load_drafts("replies.jsonl", lenient=True)
+    >>> from rethink.policies.fake import FakePolicy
+    >>> policy = FakePolicy(lambda prompt, index, version: "No, it is 4.")
+    >>> (found,) = rethink.evaluate(policy, problems, drafts=drafts)
+    >>> [step.right for step in found.steps]
+    [False, True]
+    """
+    path, known = Path(file), None if problems is None else list(problems)
+    if known is not None and (verifier or lenient):
+        raise UserError("verifier and lenient have no effect with problems, which bring their own verifiers")
+    answers = path / ANSWERS_FILE if path.is_dir() and (path / ANSWERS_FILE).is_file() else path
+    if is_answers_file(answers):
+        if known is None:
+            raise UserError(f"{path} is an evaluation of ours: give its problems, which load_problems returns")
+        return drafts_from_answers(answers, known)
+    extraction: Literal["strict", "lenient"] = "lenient" if lenient else "strict"
+    source = ProblemSource(str(path), verifier=verifier, extraction=extraction)
+    return read_drafts(path, source, DraftColumns(question, answer, response), known)
 
 
 def drafts_from_answers(file: Path, problems: Sequence[Problem], limit: int = 0) -> tuple[list[Problem], Drafts]:

@@ -80,6 +80,8 @@ class EvaluationSpec:
             if not strategy.n_solve:
                 raise UserError(f"{strategy.name} starts without drafts, so none can be given")
         for problem in self.problems:
+            if problem.id not in self.drafts:
+                raise UserError(f"{problem.id} has no drafts; evaluate the problems that load_drafts returns")
             if not self.repeats_of(problem):
                 n = len(self.drafts[problem.id])
                 raise UserError(f"these strategies need {self.n_solve} drafts per problem, but {problem.id} has {n}")
@@ -108,12 +110,14 @@ def evaluate(
     settings: AnswerSettings | None = None,
     *,
     prompts: Prompts | None = None,
+    drafts: Drafts | None = None,
     file: str | Path | None = None,
 ) -> list[Answer]:
     r"""Return the strategies' graded answers to all problems; with `file`, also write them there, replacing its contents.
 
-    The default strategy answers each problem once, greedily, and then refines the answer. `summarize` turns answers into
-    accuracies with intervals. Raise UserError for an unknown strategy.
+    The default strategy answers each problem once, greedily, and then refines the answer. `drafts` by problem id, as
+    `load_drafts` returns them, replace the answers that strategies start from. `summarize` turns answers into accuracies
+    with intervals. Raise UserError for an unknown strategy, and for a problem without drafts if there are any.
 
     >>> from rethink import AnswerSettings, Problem, evaluate, summarize
     >>> from rethink.policies.fake import FakePolicy
@@ -134,10 +138,11 @@ def evaluate(
         raise UserError(
             "evaluate needs problems; make them from a data set with rethink.load_problems(SOURCE, rows=...)"
         )
+    spec = EvaluationSpec(problems, parse_all(settings.strategy), settings.n, settings.batch_size, drafts)
+    spec.check()
     path = None if file is None else Path(file)
     if path is not None:
         write_lines(path, [])
-    spec = EvaluationSpec(problems, parse_all(settings.strategy), settings.n, settings.batch_size)
     return run_evaluation(make_setup(policy, prompts, settings), spec, resumable_answers(path))
 
 

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rethink.errors import UserError, install_extra
 from rethink.evaluation.answers import Answer, AnswerStep, by_strategy, by_suite, read_answers
+from rethink.evaluation.compare import OUR_TOOL
+from rethink.evaluation.other_tools import find_log
+from rethink.evaluation.other_tools.answers import answers_of
 from rethink.evaluation.outcomes import revised_draft
 from rethink.evaluation.summary import Summary, summarize
 from rethink.evaluation.unchanged import ANSWERS_FILE
@@ -39,10 +42,11 @@ TYPES = {
 
 @dataclass(frozen=True)
 class StoredEvaluation:
-    """The answers of an evaluation, in the order of its file."""
+    """The answers of an evaluation, in the order of its file, and the tool that wrote it."""
 
     path: Path
     answers: list[Answer]
+    tool: str = OUR_TOOL
 
     def rows(self) -> list[Record]:
         """Return a row per final answer, with the columns of docs/evaluation.md. A problem that was skipped, because its
@@ -75,10 +79,13 @@ class StoredEvaluation:
         return found
 
 
-def load_evaluation(folder: str | Path) -> StoredEvaluation:
-    """Return the answers of an evaluation's folder, of a training run's last evaluation that has ended, or of a file.
+def load_evaluation(path: str | Path, metric: str | Sequence[str] = ()) -> StoredEvaluation:
+    """Return the answers of an evaluation: of its folder, of a training run's last evaluation that has ended, of a file, or
+    of a log of inspect_ai, lm-evaluation-harness or lighteval.
 
-    Raise UserError if there are none, and for damaged files.
+    The verdicts in a log are the tool's own: `metric` names the score, and of several names, each task uses the first that
+    it has (docs/other-evaluations.md). It can be left out if there is only one. Raise UserError if there are no answers,
+    and for damaged files.
 
     >>> import rethink
     >>> from rethink.policies.fake import FakePolicy
@@ -91,14 +98,25 @@ def load_evaluation(folder: str | Path) -> StoredEvaluation:
     >>> evaluation.summaries()["countdown"]["refine"].transitions.wrong_right
     1
     """
-    path = Path(folder)
-    candidates = [path, path / ANSWERS_FILE, *_of_run(RunFolder(path))]
+    found = read_evaluation(path, metric)
+    if metric and found.tool == OUR_TOOL:
+        raise UserError(f"{path}: metric has no effect: it names a score in the logs of other tools")
+    return found
+
+
+def read_evaluation(path: str | Path, metric: str | Sequence[str] = ()) -> StoredEvaluation:
+    """Return what `load_evaluation` does; a metric has no effect on an evaluation of ours."""
+    folder = Path(path)
+    log = find_log(folder)
+    if log is not None:
+        return StoredEvaluation(folder, answers_of(log, [metric] if isinstance(metric, str) else metric), log.name)
+    candidates = [folder, folder / ANSWERS_FILE, *_of_run(RunFolder(folder))]
     file = next((c for c in candidates if c.is_file()), None)
     answers = read_answers(file) if file else []
     if file is None or not answers:
-        note = " that this version can read" if (path / "outcomes.jsonl").exists() else ""
-        note = " that has ended" if file is None and any(path.glob("eval/*.jsonl")) else note
-        raise UserError(f"{path} holds no answers of an evaluation{note}")
+        note = " that this version can read" if (folder / "outcomes.jsonl").exists() else ""
+        note = " that has ended" if file is None and any(folder.glob("eval/*.jsonl")) else note
+        raise UserError(f"{folder} holds no answers of an evaluation{note}")
     return StoredEvaluation(file, answers)
 
 

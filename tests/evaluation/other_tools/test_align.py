@@ -7,13 +7,14 @@ import re
 import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rethink.commands.compare import read_pairs
 from rethink.errors import UserError
 from rethink.evaluation.compare import compare
 from rethink.evaluation.drafts import DraftColumns, read_drafts
+from rethink.evaluation.paired import read_pairs
 from rethink.jsonl import append
 from rethink.settings import ProblemSource
 from support.command_line import in_process
@@ -91,6 +92,20 @@ def test_replies_of_a_log_are_drafts(logs: Path) -> None:
     assert list(drafts.values()) == [["2"], ["It is 4"], ["7"], ["9"]]
     _, drafts = read_drafts(logs / "before.eval", ProblemSource(), DraftColumns(), None)
     assert next(iter(drafts.values())) == ["2", "The answer is 7"]
+
+
+def test_the_python_of_the_page_runs(
+    logs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against names that no longer exist. Without `lenient`, no draft in the log would be right."""
+    monkeypatch.chdir(logs)
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(compile(code, PAGE.name, "exec"), found)
+    assert "solve, sums" in capsys.readouterr().out
+    assert list(found["table"].right) == [False, False, False, True, True, True, False, False]
+    rights = [problem.grade(found["drafts"][problem.id][0]).right for problem in found["problems"]]
+    assert rights == [True, False, False, False]  # the replies 2, The answer is 2, 4 and 5
 
 
 @pytest.mark.slow
