@@ -125,6 +125,75 @@ def test_transparent_and_turned_images_look_as_people_see_them() -> None:
     assert read_image(stream.getvalue(), "here").open().size == (4, 6)
 
 
+def black_but_one(mode: str) -> PIL.Image.Image:
+    """Return a black image with one white pixel."""
+    if mode.startswith("I"):
+        numbers = PIL.Image.new(mode, (3, 2), 0)
+        numbers.putpixel((2, 1), 65_535)
+        return numbers
+    found = PIL.Image.new("L" if mode == "LA" else "RGB", (3, 2), "black")
+    found.putpixel((2, 1), 255 if mode == "LA" else (255, 255, 255))
+    return found.convert(mode)
+
+
+def written(pil_image: PIL.Image.Image, kind: str) -> bytes:
+    stream = io.BytesIO()
+    pil_image.save(stream, kind)
+    return stream.getvalue()
+
+
+MODES = ("1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "HSV", "I", "I;16")
+FILES = (
+    ("1", "PNG"),
+    ("LA", "PNG"),
+    ("P", "GIF"),
+    ("CMYK", "TIFF"),
+    ("YCbCr", "TIFF"),
+    ("I;16", "PNG"),
+    ("I;16", "TIFF"),
+)
+
+
+@pytest.mark.parametrize(("mode", "kind"), [*((mode, "") for mode in MODES), *FILES])
+def test_images_of_all_modes_become_rgb(mode: str, kind: str) -> None:
+    """Guards against images of rows in memory that fail with an error of Pillow, such as CMYK, which PNG does not have."""
+    given = black_but_one(mode)
+    found = read_image(written(given, kind) if kind else given, "here").open()
+    assert found.mode == "RGB"
+    pixels = {(x, y): found.getpixel((x, y)) for x in range(3) for y in range(2)}
+    assert pixels.pop((2, 1)) == (255, 255, 255)
+    assert set(pixels.values()) == {(0, 0, 0)}
+
+
+@pytest.mark.parametrize("kind", ["", "PNG", "TIFF"])
+def test_images_of_16_bits_keep_their_shades(kind: str) -> None:
+    """Guards against white images: Pillow's own conversion cuts numbers off at 255. 25,600 / 256 is 100."""
+    given = PIL.Image.new("I;16", (3, 2), 25_600)
+    assert read_image(written(given, kind) if kind else given, "here").open().getpixel((1, 1)) == (100, 100, 100)
+
+
+def test_a_transparent_color_of_a_palette_is_white() -> None:
+    """Guards against a black background where a GIF or a PNG has none."""
+    given = PIL.Image.new("P", (3, 2), 0)
+    given.putpalette([0, 0, 0, 255, 0, 0])
+    given.putpixel((2, 1), 1)
+    given.info["transparency"] = 0
+    for value in (given, written(given, "PNG")):
+        found = read_image(value, "here").open()
+        assert (found.getpixel((0, 0)), found.getpixel((2, 1))) == ((255, 255, 255), (255, 0, 0))
+
+
+def test_images_that_cannot_become_rgb_are_refused() -> None:
+    """Guards against an error of Pillow without a place, and against heights or depths that all turn white."""
+    depths = PIL.Image.new("F", (3, 2), 0.5)
+    with pytest.raises(UserError, match=r"here: the image cannot be converted to RGB \(Pillow's mode F: .* 8 bits per"):
+        read_image(written(depths, "TIFF"), "here")
+    with pytest.raises(UserError, match=r"here cannot be converted to RGB \(Pillow's mode F"):
+        read_image(depths, "here")
+    with pytest.raises(UserError, match=r"mode I: numbers from 70000 to 70000 are not of 16 bits"):
+        read_image(PIL.Image.new("I", (3, 2), 70_000), "here")
+
+
 def test_ids_depend_on_the_content_alone() -> None:
     """Guards against prompts with other images that look equal, and ids that another process would not give."""
     first = ids_of(image(), 3)

@@ -39,6 +39,10 @@ _ENDINGS = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "BMP": "b
 MOST_PIXELS = 40_000_000
 """The largest image that is decoded, so that a small file cannot fill the memory: 120 MB in RGB."""
 
+USUAL_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+"""Pillow's modes of images that a PNG file holds, and that become RGB without loss."""
+TRANSPARENT_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+
 _known: WeakValueDictionary[int, Image] = WeakValueDictionary()
 
 
@@ -83,12 +87,7 @@ class Image:
         """Return the image as Pillow has it, in RGB and upright. What is transparent becomes white."""
         pillow, ops = _pillow()
         try:
-            pil_image = ops.exif_transpose(pillow.open(io.BytesIO(self.read())))
-            if "A" in pil_image.getbands() or "transparency" in pil_image.info:
-                pil_image = pil_image.convert("RGBA")
-                below = pillow.new("RGBA", pil_image.size, "white")
-                pil_image = pillow.alpha_composite(below, pil_image)
-            return pil_image.convert("RGB")
+            return _in_rgb(ops.exif_transpose(pillow.open(io.BytesIO(self.read()))))
         except (OSError, SyntaxError, ValueError) as err:
             raise UserError(f"the image {self._where()} is damaged or cut short: {err}") from err
 
@@ -120,8 +119,11 @@ def read_image(value: Any, where: str, folder: Path | None = None) -> Image:
     if isinstance(value, bytes | bytearray | memoryview):
         return _checked(bytes(value), bytes(value), where)
     if hasattr(value, "save") and hasattr(value, "getbands"):  # Pillow's image
+        fault = _fault_of_mode(value)
+        if fault:
+            raise UserError(f"{where} {fault}")
         stream = io.BytesIO()
-        value.save(stream, "PNG")
+        (value if value.mode in USUAL_MODES else _in_rgb(value)).save(stream, "PNG")
         return _checked(stream.getvalue(), stream.getvalue(), where)
     raise UserError(f"{where} is no image, but {type(value).__name__}; give a path, bytes, or a data URL")
 
@@ -254,6 +256,7 @@ def _checked(data: bytes, source: bytes | Path, where: str) -> Image:
         return known
     pillow, _ = _pillow()
     name = "" if isinstance(source, bytes) else f" {source}"
+    fault = ""
     too_large = f"{where}: the image{name} has more than {MOST_PIXELS // 10**6} million pixels; make it smaller"
     try:
         with pillow.open(io.BytesIO(data), formats=list(_ENDINGS)) as pil_image:
@@ -263,6 +266,7 @@ def _checked(data: bytes, source: bytes | Path, where: str) -> Image:
         if size[0] * size[1] <= MOST_PIXELS:
             with pillow.open(io.BytesIO(data), formats=list(_ENDINGS)) as pil_image:  # verify() decodes no JPEG
                 pil_image.load()
+                fault = _fault_of_mode(pil_image)
     except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as err:
         raise UserError(too_large) from err
     except Exception as err:  # Pillow raises many types
@@ -271,8 +275,47 @@ def _checked(data: bytes, source: bytes | Path, where: str) -> Image:
         ) from err
     if size[0] * size[1] > MOST_PIXELS:
         raise UserError(too_large)
+    if fault:
+        raise UserError(f"{where}: the image{name} {fault}")
     kind = "JPEG" if kind == "MPO" else kind  # a JPEG with more images after the first, from phones
     return known_image(Image(digest, kind, size, source))
+
+
+def _fault_of_mode(pil_image: Any) -> str:
+    """Return what is wrong with an image that cannot become RGB; "" for others."""
+    if pil_image.mode in USUAL_MODES:
+        return ""
+    try:
+        _in_rgb(pil_image)
+    except ValueError as err:
+        return f"cannot be converted to RGB (Pillow's mode {pil_image.mode}: {err}); convert it to 8 bits per channel"
+    return ""
+
+
+def _in_rgb(pil_image: Any) -> Any:
+    """Return an image in RGB, over white where it is transparent. Raise ValueError if this is not possible."""
+    pillow, _ = _pillow()
+    mode = pil_image.mode
+    if mode == "F":
+        raise ValueError("no range of its numbers is known")
+    if mode.startswith("I"):
+        pil_image = _in_8_bits(pil_image)
+    if mode in ("La", "RGBa"):  # colors times alpha
+        pil_image = pil_image.convert({"La": "LA", "RGBa": "RGBA"}[mode])
+    if mode in TRANSPARENT_MODES or "transparency" in pil_image.info:
+        pil_image = pil_image.convert("RGBA")
+        below = pillow.new("RGBA", pil_image.size, "white")
+        pil_image = pillow.alpha_composite(below, pil_image)
+    return pil_image.convert("RGB")
+
+
+def _in_8_bits(pil_image: Any) -> Any:
+    """Return an image of 16-bit numbers in shades of gray: Pillow's own conversion makes everything above 255 white."""
+    numbers = pil_image.convert("I")
+    low, high = numbers.getextrema()
+    if low < 0 or high > 0xFFFF:
+        raise ValueError(f"numbers from {low} to {high} are not of 16 bits")
+    return numbers.point(lambda number: number * (1 / 256)).convert("L")
 
 
 def _pillow() -> tuple[Any, Any]:
