@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rethink import jsonl
@@ -18,6 +20,7 @@ from rethink.recipe import Recipe
 from rethink.types import Prompt, Sampling
 from support.command_line import Rethink, assert_one_message
 from support.fake_endpoint import Answer, Asked, FakeEndpoint, chunk, completion, event, refusal, streamed
+from support.images import image, png
 
 Scripted = Callable[[Callable[[Prompt, int], str]], FakePolicy]
 
@@ -210,7 +213,7 @@ REFUSED = [
     (["--file", "q.jsonl"], "--file needs --out ANSWERS.jsonl"),
     (
         ["--file", "q.jsonl", "--out", "a.jsonl", "--gold", "5"],
-        "takes gold answers (--answer COLUMN) and images from columns",
+        "takes gold answers (--answer NAME) and images (--image-column NAME) from columns",
     ),
     (["--file", "q.jsonl", "--out", "q.jsonl"], "q.jsonl already exists; resume it with --resume"),
     (["--file", "q.jsonl", "--out", "a.jsonl", "--answer", "right"], "no column 'right'; there are question"),
@@ -270,7 +273,7 @@ def test_a_line_by_hand(rethink: Rethink, scripted: Scripted, tmp_path: Path) ->
     assert [r["id"] for r in found] == ["z", "a", "m"]
     assert len({r["settings"] for r in found}) == 1
     assert found[0] == {
-        **{"id": "z", "question": "2 + 2?", "strategy": "refine", "settings": found[0]["settings"]},
+        **{"id": "z", "question": "2 + 2?", "images": [], "strategy": "refine", "settings": found[0]["settings"]},
         **{"answer": "4", "reply": "Oh: \\boxed{4}", "draft": "\\boxed{3}", "draft_answer": "3", "changed": True},
         "n_prompt_tokens": 3 + 5,  # 2 + 2? and, with the draft, 2 + 2? \boxed{3} again
         **{"n_tokens": 2 + 3, "calls": 2, "notes": {}},
@@ -334,6 +337,23 @@ def test_a_policy_that_breaks_costs_one_batch(rethink: Rethink, scripted: Script
     again = rethink(*given, "--resume")
     assert len(policy.shown) == 4
     assert again.err.splitlines()[-1] == "7 answers, 0 of them changed from the first answer: a.jsonl"
+
+
+def test_another_image_is_another_question(rethink: Rethink, scripted: Scripted, tmp_path: Path) -> None:
+    """Guards against answers about one image beside another: the questions once were all that was compared."""
+    scripted(by_phase(solve="x"))
+    row = {"question": "What color?", "photo": "a.png", "other": {"bytes": png("olive"), "path": None}}
+    given = ["answer", "m", "--file", "q.parquet", "--image-column", "photo", "--out", "a.jsonl", "--strategy", "solve"]
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "q.parquet")
+    (tmp_path / "a.png").write_bytes(png("maroon"))
+    assert rethink(*given).code == 0
+    (line,) = read(tmp_path / "a.jsonl")
+    assert line["images"] == [image("maroon").name]
+    policy = scripted(by_phase())
+    assert rethink(*given, "--resume").code == 0
+    (tmp_path / "a.png").write_bytes(png("navy"))
+    assert_one_message(rethink(*given, "--resume"), "images was")
+    assert policy.shown == []
 
 
 def test_other_files_are_not_changed(rethink: Rethink, scripted: Scripted, asked: Path) -> None:

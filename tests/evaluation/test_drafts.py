@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rethink.errors import UserError
@@ -30,6 +33,7 @@ from rethink.settings import AnswerSettings, ProblemSource
 from rethink.strategies import parse_all
 from rethink.types import Problem, Prompt
 from support.evaluations import SmallContextPolicy, pair, problem
+from support.images import image, png
 
 BOXED = ProblemSource("drafts")
 COLUMNS = DraftColumns()
@@ -70,6 +74,28 @@ def test_named_columns_suites_and_extraction(tmp_path: Path) -> None:
     assert [(p.suite, p.gold, *drafts[p.id]) for p in problems] == [("a", "2", "It is 2."), ("b", "2", "It is 3.")]
     verdicts = [p.grade(*drafts[p.id]) for p in problems]
     assert [(v.right, v.lenient) for v in verdicts] == [(True, True), (False, True)]
+
+
+@pytest.mark.parametrize("with_problems", [False, True])
+def test_a_file_of_drafts_names_its_columns_of_images(with_problems: bool, tmp_path: Path) -> None:
+    """Guards against rows with images in two columns that are refused although the columns to read are named, and marks in
+    their questions that fit no problem."""
+    row = {
+        "question": "<image> What?",
+        "answer": "4",
+        "response": "4",
+        "image": png("red"),
+        "after": {"bytes": png("blue"), "path": None},
+    }
+    source = ProblemSource("d", images="image", verifier="boxed")
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "d.parquet")
+    known = load_problems(ProblemSource(images="image", verifier="boxed"), rows=[row]) if with_problems else None
+    (asked,), drafts = read_drafts(tmp_path / "d.parquet", source, COLUMNS, known)
+    assert (asked.question, asked.images, drafts[asked.id]) == ("What?", (image("red"),), ["4"])
+    with pytest.raises(
+        UserError, match=r"'after' has an image .* problems\.images=image or problems\.images=image,after"
+    ):
+        read_drafts(tmp_path / "d.parquet", replace(source, images=""), COLUMNS, known)
 
 
 def test_other_answer_formats_read_their_columns(tmp_path: Path) -> None:

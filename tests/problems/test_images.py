@@ -103,6 +103,7 @@ def test_an_image_in_a_column_that_is_not_read() -> None:
     row = {"question": "How many?", "image": png(), "after": {"bytes": png("blue"), "path": None}}
     with pytest.raises(UserError, match=r"row 0: the column 'after' has an image .* problems\.images=image,after"):
         load(row)
+    assert load(row, images="image").images == (RED,)
     assert load(row, images="image,after").images == (RED, BLUE)
     assert load({**row, "after": {"bytes": b"RIFF....WAVE", "path": "a.wav"}}).images == (RED,)
 

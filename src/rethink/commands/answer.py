@@ -92,11 +92,14 @@ def answer_file(
 def _answer_all(problems: Sequence[Problem], resolved: Recipe, strategy: Strategy, out: Path) -> list[Record]:
     """Return a record per problem; those that the file `out` lacks are computed and appended to it."""
     header = {"strategy": strategy.name, "settings": settings_key(resolved)}
-    answers = Resumable(out, header, lambda record: {"id": record["id"], "question": record["question"]})
+    answers = Resumable(out, header, lambda record: {name: record[name] for name in ("id", "question", "images")})
     size = max(1, resolved.evaluation.batch_size // max(1, strategy.n_solve))
     records: list[Record] = []
     for start in range(0, len(problems), size):
-        found = answers.read_batch([{"id": p.id, "question": p.question} for p in problems[start : start + size]])
+        keys: list[Record] = []
+        for problem in problems[start : start + size]:
+            keys.append({"id": problem.id, "question": problem.question, "images": problem.image_names})
+        found = answers.read_batch(keys)
         if found is None:
             break
         records += found
@@ -211,6 +214,7 @@ def to_record(attempt: Attempt) -> Record:
     return {
         "id": attempt.problem.id,
         "question": attempt.problem.question,
+        "images": attempt.problem.image_names,
         "answer": _extract_answer(final),
         "reply": final.text if final else None,
         "draft": draft.text if draft else None,

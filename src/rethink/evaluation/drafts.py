@@ -17,6 +17,7 @@ from rethink.evaluation.evaluate import Drafts
 from rethink.evaluation.other_tools import reply_rows
 from rethink.evaluation.unchanged import ANSWERS_FILE
 from rethink.grading.damage import broken_reply
+from rethink.images import mark_places
 from rethink.problems.answer_format import read_problem
 from rethink.problems.conversation import last_reply, split_conversation
 from rethink.problems.rows import Columns, Row
@@ -117,7 +118,7 @@ def read_drafts(
             new = _problem_of_row(row, file, source, columns, seed)
             problem = by_content.setdefault((new.earlier, new.question, new.images, new.gold, new.suite), new)
         else:
-            problem = _find_problem(row, index, columns.question)
+            problem = _find_problem(row, index, columns.question, source.images)
         found[problem.id] = problem
         replies = [reply or "" for reply in replies_in(row.value(columns.response))]
         fault = next(filter(None, map(broken_reply, replies)), "")
@@ -152,15 +153,19 @@ def replies_in(value: Any) -> list[str | None]:
 
 def _problem_of_row(row: Row, file: Path, source: ProblemSource, columns: DraftColumns, seed: int) -> Problem:
     answer_format = find_answer_format(source.verifier or "boxed", source)
-    more = {name: getattr(source, name) or getattr(Columns(), name) for name in ("tools", "options", "context")}
+    more = {
+        name: getattr(source, name) or getattr(Columns(), name) for name in ("tools", "options", "context", "images")
+    }
     refuse_unread_columns(source, answer_format)
     names = Columns(columns.question, columns.answer, **more, in_order=True)
     suite = row.text(source.suite) if source.suite else file.name
     return read_problem(answer_format, row, names, seed, f"{file.name}/{row.n}", suite, source.extraction)
 
 
-def _find_problem(row: Row, index: dict[str, Problem], column: str) -> Problem:
-    question = _collapse_spaces(split_conversation(row, column)[1].content or row.text(column))
+def _find_problem(row: Row, index: dict[str, Problem], column: str, images: str) -> Problem:
+    asked = split_conversation(row, column, images)[1]
+    content = mark_places(asked.content, len(asked.images), row.location) if asked.images else asked.content
+    question = _collapse_spaces(content or row.text(column))
     if question in index:
         return index[question]
     longest = max((known for known in index if question.startswith(f"{known} ")), key=len, default=None)

@@ -48,11 +48,18 @@ def _usual(row: Row) -> list[str]:
             break
     for name, value in row.values.items():
         if name not in found and str(name).lower() not in USUAL and _is_image(value):
-            raise UserError(
-                f"{row.location}: the column {name!r} has an image that no prompt would show; name the columns to show "
-                f"with problems.images={','.join([*found, str(name)])}"
-            )
+            raise UserError(_which_columns(row.location, found, str(name)))
     return found
+
+
+def _which_columns(location: str, found: Sequence[str], other: str) -> str:
+    """Return the message for a row with an image in a further column."""
+    ways = [",".join(names) for names in (found, [*found, other]) if names]
+    return (
+        f"{location}: the column {other!r} has an image that no prompt would show; name the columns to show with "
+        f"problems.images={' or problems.images='.join(ways)} (evaluation.problems.images for an evaluation, "
+        "--image-column for rethink answer --file)"
+    )
 
 
 def _is_image(cell: Any) -> bool:

@@ -20,11 +20,12 @@ from rethink.types import Message, Problem
 @dataclass(frozen=True)
 class QuestionColumns:
     """The columns of a file of questions. If `id` is "", rows are numbered from 0; if `answer` is "", there are no gold
-    answers."""
+    answers. `images` are columns of images, separated by commas ("": the usual ones)."""
 
     question: str = "question"
     answer: str = ""
     id: str = ""
+    images: str = ""
 
 
 def source_of_answers(source: ProblemSource | None, needs_form: bool) -> ProblemSource | None:
@@ -77,7 +78,7 @@ def _questions(file: Path, source: ProblemSource | None, columns: QuestionColumn
         answer_format = replace(answer_format, read_row=_read_question)
     else:
         answer_format = replace(answer_format, read_row=partial(_read_question_and_gold, answer_format))
-    names = Columns(columns.question, columns.answer)
+    names = Columns(columns.question, columns.answer, images=columns.images)
     for row in read_rows(file):
         problem = read_problem(answer_format, row, names, 0, str(row.n), "questions", extraction)
         choice.refuse_hidden_options(row, problem.question)

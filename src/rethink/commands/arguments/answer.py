@@ -52,6 +52,14 @@ def answer(
         str,
         typer.Option(metavar="NAME", help="Column of the id in --file; default: row numbers.", rich_help_panel=FILE),
     ] = "",
+    image_column: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Column of images in --file, or several: A,B; default: images, decoded_image or image.",
+            rich_help_panel=FILE,
+        ),
+    ] = "",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -81,9 +89,10 @@ def answer(
         return
     if gold or image or out is None:
         raise UserError(
-            "--file needs --out ANSWERS.jsonl, and takes gold answers (--answer COLUMN) and images from columns"
+            "--file needs --out ANSWERS.jsonl, and takes gold answers (--answer NAME) and images (--image-column NAME) "
+            "from columns"
         )
-    answer_file(model, file, out, QuestionColumns(column, answer, id), resume, recipe, settings)
+    answer_file(model, file, out, QuestionColumns(column, answer, id, image_column), resume, recipe, settings)
 
 
 COMMAND = Declared(
