@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from transformers.utils import logging
 from rethink.errors import UserError
 from rethink.models.language_model import LanguageModel, pick_dtype
 from rethink.models.load import load_model
+from rethink.models.model_info import read_model_info
 from rethink.policies.base import Policy
 from rethink.policies.local import LocalPolicy
 from rethink.problems.answer_format import read_after
@@ -108,6 +109,18 @@ def check_model_name(role: AuxiliaryModel) -> None:
             f"{role.endpoint.url} needs the name of the model that it serves: set judge.path for a judge, or teacher.path "
             "for a teacher"
         )
+
+
+def check_auxiliary_model(role: str, source: AuxiliaryModel, problems: Iterable[Problem]) -> None:
+    """Raise UserError if the model of a role ("teacher", "judge") is not whole, or if it takes no images and problems have
+    some. Of an endpoint's model, only the name is checked."""
+    check_model_name(source)
+    if not has_model(source) or source.endpoint.url or source.path == "self":
+        return
+    info = read_model_info(source)
+    first = next((problem for problem in problems if problem.all_images), None)
+    if info is not None and first is not None:
+        info.chat.require_images(f"problem {first.id}", f"the {role} {source.path}")
 
 
 def check_sampler(recipe: Recipe) -> None:

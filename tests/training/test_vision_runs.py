@@ -154,6 +154,11 @@ def test_what_is_not_supported_is_said_before_anything_is_loaded(make: Make, mod
     """Guards against runs that fail late, or train on questions without their images."""
     with pytest.raises(UserError, match=r"problem p0 has images, but .* takes none: it has no vision tower"):
         check_run(make(f"model.path={model_folders['qwen3']}"))
+    asked = ("method={name='think_tuning',n_solve=4}", f"teacher.path={model_folders['qwen3']}")
+    with pytest.raises(
+        UserError, match=r"problem p0 has images, but the teacher .*qwen3.* takes none: it has no vision"
+    ):
+        check_run(make(*asked))
     with pytest.raises(UserError, match=r"problem p0 has images\. Images are not supported by servers"):
         check_run(make("sampler.engine=vllm", "sampler.urls=['http://localhost:1']"))
 

@@ -297,8 +297,13 @@ def resolve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str,
 
 
 def check_strategies(recipe: Recipe, strategies: Sequence[Strategy], problems: Sequence[Problem]) -> None:
-    """Raise UserError if a strategy needs a judge or extracted answers that this recipe does not have."""
+    """Raise UserError if a strategy needs a judge or extracted answers that this recipe does not have, or if the judge
+    takes no images and problems have some."""
     check_needs(strategies, problems, bool(recipe.judge.path or recipe.judge.endpoint.url))
+    if any("judge" in strategy.needs for strategy in strategies) and any(problem.all_images for problem in problems):
+        from rethink.build import check_auxiliary_model
+
+        check_auxiliary_model("judge", recipe.judge, problems)
 
 
 def warn_of_repeats(recipe: Recipe, given: bool = False, at_equal_cost: bool = False) -> None:

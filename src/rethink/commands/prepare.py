@@ -92,11 +92,12 @@ def _rows(
 ) -> tuple[list[Record], dict[str, int], Counter[str]]:
     """Return the rows of all problems, the counts of tokens, and those of what the method left out, which it counts in
     `actors.state`. Batches that the file lacks are made and appended."""
-    from rethink.build import check_inputs
+    from rethink.build import check_auxiliary_model, check_inputs
     from rethink.training.meter import COUNTS, Meter
     from rethink.training.run import open_actors
 
     check_inputs(recipe)
+    check_auxiliary_model("teacher", recipe.teacher, problems)
     meter = Meter()
     actors = open_actors(recipe, meter)
     rows: list[Record] = []

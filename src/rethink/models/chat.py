@@ -113,13 +113,18 @@ class Chat:
                     raise UserError(_lost(message, part))
         return text
 
+    def require_images(self, what: str, model: str) -> None:
+        """Raise UserError, which says that `what` has images, if the model takes none. `model` is its name in words."""
+        if self.image_text is None:
+            raise UserError(
+                f"{what} has images, but {model} takes none: {self.no_images_because}; choose a vision-language model for "
+                "it, or leave out the column of images"
+            )
+
     def _marked_parts(self, message: Message) -> list[str | Image]:
         """Return the parts of a message, with marks in its texts. Raise UserError for images if the model takes none."""
-        if message.images and self.image_text is None:
-            raise UserError(
-                f"a prompt has an image, but this model takes none: {self.no_images_because}; choose a vision-language "
-                "model, or leave out the column of images"
-            )
+        if message.images:
+            self.require_images("a prompt", "this model")
         return [self._special_text.mark(part) if isinstance(part, str) else part for part in message.parts]
 
     def _turn(self, role: str, parts: Sequence[str | Image]) -> dict[str, Any]:

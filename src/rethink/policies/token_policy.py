@@ -114,6 +114,7 @@ class TokenPolicy(TrainedPolicy, ABC):
         """Return requests for the prompts that fit, by index. Count the others, or raise UserError."""
         found: dict[int, Request] = {}
         for i, prompt in enumerate(prompts):
+            self._require_images(prompt)
             ids = self.model.chat.encode(prompt.messages)
             if self._fits(prompt, len(ids), sampling.max_tokens) and n > 0:
                 found[i] = Request(ids, n, prompt.seed, keep=prompt.images)
@@ -179,6 +180,7 @@ class TokenPolicy(TrainedPolicy, ABC):
         starts: dict[int, Sample] = {}
         requests: list[Request] = []
         for i, (sample, text) in enumerate(zip(samples, texts, strict=True)):
+            self._require_images(sample.prompt)
             own = sampling or sample.sampling
             added = self.model.chat.encode_reply(text)[:-1]
             ids = without_end(sample) + added
@@ -210,6 +212,12 @@ class TokenPolicy(TrainedPolicy, ABC):
                 f"gets, more than the model's {limit} positions; lower sampling.max_tokens or shorten the prompts"
             )
         return as_reply_to(sample, prompt, prompt_ids, self.version)
+
+    def _require_images(self, prompt: Prompt) -> None:
+        """Raise UserError if the prompt has images and the model takes none."""
+        if prompt.images:
+            what = f"the {prompt.phase} prompt of problem {prompt.problem.id}"
+            self.model.chat.require_images(what, self.model.path or "this model")
 
     def _text(self, sample: Sample, ids: Sequence[int]) -> str:
         """Return the text of a reply with these ids to the sample's prompt."""

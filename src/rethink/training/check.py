@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from rethink.build import check_device, check_inputs, check_model_name, check_sampler, has_model, load_all_problems
+from rethink.build import check_auxiliary_model, check_device, check_inputs, check_sampler, has_model, load_all_problems
 from rethink.errors import UserError
 from rethink.images import NO_SERVER
 from rethink.methods import needs_of
@@ -58,9 +58,7 @@ def check_run(recipe: Recipe, *, hub: bool = True) -> Inputs:
         if recipe.lora.rank and recipe.lora.targets != "all-linear":
             lora.check_targets(info.config, recipe.lora.targets)
         check_prompts(recipe, inputs, info)
-    check_model_name(recipe.teacher)
-    if has_model(recipe.teacher) and not recipe.teacher.endpoint.url:
-        read_model_info(recipe.teacher)
+    check_auxiliary_model("teacher", recipe.teacher, problems)
     return inputs
 
 
@@ -117,11 +115,8 @@ def check_images(recipe: Recipe, problems: Sequence[Problem], info: ModelInfo | 
         return
     if recipe.sampler.engine == "vllm":
         raise UserError(f"problem {first.id} has images. {NO_SERVER[0].upper()}{NO_SERVER[1:]}")
-    if info is not None and info.chat.image_text is None:
-        raise UserError(
-            f"problem {first.id} has images, but {recipe.model.path} takes none: {info.chat.no_images_because}; choose a "
-            "vision-language model, or leave out the column of images"
-        )
+    if info is not None:
+        info.chat.require_images(f"problem {first.id}", recipe.model.path)
 
 
 def check_lengths(recipe: Recipe, info: ModelInfo) -> None:

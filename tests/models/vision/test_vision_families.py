@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -194,8 +195,26 @@ def test_a_model_without_a_processor_says_that_it_takes_no_images(tmp_path: Path
         file.unlink()
     model = load_model(str(folder))
     assert model.chat.encode(ASKED[3])
-    with pytest.raises(UserError, match=r"a prompt has an image, but this model takes none: .* no image processor"):
+    with pytest.raises(UserError, match=r"a prompt has images, but this model takes none: .* no image processor"):
         model.chat.encode(ASKED[0])
+
+
+def test_a_text_model_is_asked_for_nothing_about_images(qwen: LanguageModel) -> None:
+    """Guards against a teacher without a vision tower that looks an image's ids up in its embedding, and fails there."""
+    policy = LocalPolicy(family("LLaVA"), Sampling(max_tokens=3))
+    ((sample,),) = policy.sample(prompts()[:1], 1)
+    teacher = LocalPolicy(qwen, Sampling(max_tokens=9))
+    asks: list[Callable[[], object]] = [
+        lambda: teacher.score([sample]),
+        lambda: teacher.score([sample], prompts()[:1]),
+        lambda: teacher.sample(prompts()[:1], 1),
+        lambda: teacher.extend([sample], ["so"], Sampling(max_tokens=9)),
+    ]
+    for ask in asks:
+        with pytest.raises(
+            UserError, match=r"solve prompt of problem p0 has images, but .* takes none: it has no vision"
+        ):
+            ask()
 
 
 def test_text_that_spells_the_image_token_stays_text() -> None:

@@ -184,9 +184,11 @@ class LocalPolicy(TokenPolicy):
     def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt] | None = None) -> list[tuple[float, ...]]:
         """Return the log-probs of each sample's ids; see `Policy`.
 
-        Raise UserError also for greedy samples and for sequences longer than the model's positions."""
+        Raise UserError also for greedy samples, for sequences longer than the model's positions, and for images if the
+        model takes none."""
         rows: list[ScoreRow] = []
         for i, sample in enumerate(samples):
+            self._require_images(sample.prompt if prompts is None else prompts[i])
             prompt_ids = sample.prompt_ids if prompts is None else self.model.chat.encode(prompts[i].messages)
             rows.append(score_row(sample, prompt_ids, self.max_positions))
         return score(self._current_weights(), rows, self.model.device, self.model.hidden_size)
