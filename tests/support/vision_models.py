@@ -82,6 +82,24 @@ def idefics3_processor(words: Any) -> Any:
     return Idefics3Processor(images, words, image_seq_len=4, chat_template=PARTS)
 
 
+def gemma_processor(words: Any) -> Any:
+    from transformers import Gemma3Processor
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+
+    start, end = MARKS[3:5]
+    named = {"image_token": "<image>", "boi_token": start, "eoi_token": end}
+    template = PARTS.replace("<image>", start)
+    words = PreTrainedTokenizerFast(
+        tokenizer_object=words.backend_tokenizer,
+        eos_token="<end>",
+        pad_token="<pad>",
+        extra_special_tokens=named,
+        chat_template=template,
+    )
+    images = Gemma3ImageProcessorPil(size={"height": 48, "width": 48})
+    return Gemma3Processor(images, words, chat_template=template, image_seq_length=9)
+
+
 class QwenProcessor:
     """The files of a processor without its video side, which needs torchvision."""
 
@@ -144,6 +162,19 @@ VISION: dict[str, tuple[str, dict[str, Any], Callable[[Any], Any]]] = {
         "idefics3",
         {"scale_factor": 2, "text_config": {"model_type": "llama"}, "vision_config": {"image_size": 32}},
         idefics3_processor,
+    ),
+    "Gemma 3": (
+        "gemma3",
+        {
+            "mm_tokens_per_image": 9,
+            "text_config": {
+                "head_dim": 10,
+                "sliding_window": 5,
+                "layer_types": ["sliding_attention", "full_attention"],
+            },
+            "vision_config": {"image_size": 48},
+        },
+        gemma_processor,
     ),
 }
 

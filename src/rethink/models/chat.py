@@ -129,7 +129,7 @@ class Chat:
 
     def _turn(self, role: str, parts: Sequence[str | Image]) -> dict[str, Any]:
         """Return a message as the template gets it."""
-        token = "" if self.image_text is None else f"{self.image_text.token}\n"
+        token = "" if self.image_text is None else f"{self.image_text.place}\n"
         listed: list[dict[str, Any]] = []
         text = ""
         for part in parts:

@@ -37,11 +37,13 @@ def freeze_tower(module: Any) -> None:
 
 def open_vision(model: LanguageModel, text: ImageText) -> LanguageModel:
     """Return the model with the vectors of images if our forward pass is right with them; else without, and its chat says
-    why it takes no images."""
-    with_images = replace(model, image_vectors=ImageVectors(model.module, text))
-    reason = _fault(with_images)
-    if not reason:
-        return with_images
+    why it takes no images. Both kinds of attention within an image are tried: causal, and in both directions (Gemma 3)."""
+    reason = ""
+    for both_ways in (False, True):
+        with_images = replace(model, image_vectors=ImageVectors(model.module, text, both_ways=both_ways))
+        reason = _fault(with_images)
+        if not reason:
+            return with_images
     return replace(model, chat=replace(model.chat, image_text=None, no_images_because=reason))
 
 

@@ -29,11 +29,14 @@ class Variant(NamedTuple):
     softcap  a limit of the scores: softcap * tanh(scores / softcap) (arXiv 2408.00118)
     sinks    [A], a score of each head for attending to nothing (GPT-OSS, arXiv 2309.17453)
     chunked  the window is a chunk: a query sees no position before a multiple of it (Llama 4)
+    image_T  the number of the image that each token of the flat sequence is of, -1 for text: tokens of one image attend to
+             each other in both directions (Gemma 3)
     """
 
     softcap: float | None = None
     sinks: Tensor | None = None
     chunked: bool = False
+    image_T: Tensor | None = None
 
 
 PLAIN = Variant()
@@ -96,8 +99,9 @@ def group_by_length(rows: Sequence[PackedRow]) -> list[list[PackedRow]]:
 class _Block:
     """Rows that are computed together, padded on the right.
 
-    `query_N_R` and `key_N_S` are indices into the flat sequence, `before_N` counts the keys before the first query, and
-    `real` has the indices of the real queries in [N * R]; None without padding.
+    `query_N_R` and `key_N_S` are indices into the flat sequence; those of keys count from the first of `n_past` earlier
+    ones. `before_N` counts the keys before the first query, and `real` has the indices of the real queries in [N * R]; None
+    without padding.
     """
 
     query_N_R: Tensor
@@ -105,28 +109,41 @@ class _Block:
     before_N: Tensor
     real: Tensor | None
     causal: bool
-    masks: dict[tuple[int | None, bool, torch.dtype], Tensor] = field(default_factory=dict)
+    n_past: int
+    masks: dict[tuple[int | None, bool, bool, torch.dtype], Tensor] = field(default_factory=dict)
 
-    def mask(self, window: int | None, chunked: bool, dtype: torch.dtype) -> Tensor:
+    def mask(self, window: int | None, variant: Variant, dtype: torch.dtype) -> Tensor:
         """Return the additive mask [N, 1, R, S]: 0 where a query may attend, else -inf.
 
         All layers share one mask. With a boolean mask, each layer would build its own and keep it for the backward pass."""
-        key = window, chunked, dtype
+        key = window, variant.chunked, variant.image_T is not None, dtype
         if key not in self.masks:
-            self.masks[key] = self._mask(window, chunked, dtype)
+            self.masks[key] = self._mask(window, variant, dtype)
         return self.masks[key]
 
-    def _mask(self, window: int | None, chunked: bool, dtype: torch.dtype) -> Tensor:
+    def _mask(self, window: int | None, variant: Variant, dtype: torch.dtype) -> Tensor:
         device = self.before_N.device
         query = self.before_N[:, None, None] + torch.arange(self.query_N_R.shape[1], device=device)[:, None]
         key = torch.arange(self.key_N_S.shape[1], device=device)
         # Padding queries attend to something, too, also with a window: a softmax over nothing is NaN, with its gradients.
         query = query.clamp(max=len(key) - 1)
         seen = key <= query
+        if variant.image_T is not None:
+            image_N_S = self._images(variant.image_T)
+            own_N_R_1 = image_N_S.gather(1, query[:, :, 0])[:, :, None]
+            seen = seen | ((own_N_R_1 == image_N_S[:, None]) & (own_N_R_1 >= 0))
         if window is not None:
-            seen = seen & in_window(query, key, window, chunked)
+            seen = seen & in_window(query, key, window, variant.chunked)
         hidden = ~seen[:, None]
         return torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)
+
+    def _images(self, image_T: Tensor) -> Tensor:
+        """Return the number [N, S] of the image that each key is of; -1 for text, padding and earlier keys.
+
+        No image is in part among the earlier keys: prompts that begin alike share a whole image or none of it."""
+        is_other_N_S = self.key_N_S < self.n_past
+        is_other_N_S[:, 1:] |= self.key_N_S[:, 1:] == self.key_N_S[:, :1]  # padding repeats the row's first key
+        return image_T[(self.key_N_S - self.n_past).clamp(min=0)].masked_fill(is_other_N_S, -1)
 
 
 class PackedAttention:
@@ -171,14 +188,14 @@ def _attention(
     queries, keys = q[block.query_N_R].transpose(1, 2), k[block.key_N_S].transpose(1, 2)
     values = v[block.key_N_S].transpose(1, 2)
     if variant.softcap is not None or variant.sinks is not None:
-        out = _written_out(queries, keys, values, block.mask(window, variant.chunked, q.dtype), scale, variant)
+        out = _written_out(queries, keys, values, block.mask(window, variant, q.dtype), scale, variant)
     else:
-        plain = block.causal and window is None
+        plain = block.causal and window is None and variant.image_T is None
         out = scaled_dot_product_attention(
             queries,
             keys,
             values,
-            attn_mask=None if plain else block.mask(window, variant.chunked, q.dtype),
+            attn_mask=None if plain else block.mask(window, variant, q.dtype),
             is_causal=plain,
             scale=scale,
             enable_gqa=q.shape[1] != k.shape[1],
@@ -235,6 +252,7 @@ def _block(rows: Sequence[PackedRow], n_past: int, device: torch.device | str) -
         torch.from_numpy(before).to(device),
         None if real.all() else torch.from_numpy(real.ravel().nonzero()[0]).to(device),
         not before.any(),
+        n_past,
     )
 
 

@@ -17,12 +17,14 @@ class Embedded(NamedTuple):
     mask_T       these places
     deep         what some models add to the first layers' results at these places, layer by layer [N, H]
     offsets_3_T  how far the three rotary positions of each place are from that of its image; None for models with one
+    image_T      the number of the image at each place, -1 elsewhere; None if images attend causally (`Variant`)
     """
 
     x_T_H: Tensor
     mask_T: Tensor
     deep: list[Tensor]
     offsets_3_T: Tensor | None
+    image_T: Tensor | None
 
 
 class ImageSource(Protocol):

@@ -37,6 +37,7 @@ def _attention(
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     flat_positions: Tensor | None = None,
+    image_T: Tensor | None = None,
     **other: Any,
 ) -> tuple[Tensor, None]:
     """Return the attention [1, T, A, D] for queries [1, A, T, D] of one flat sequence."""
@@ -47,7 +48,7 @@ def _attention(
             raise UserError(f"models whose attention has {name} are not supported")
     config, layer = module.config, module.layer_idx
     kinds = getattr(config, "layer_types", None)
-    variant = Variant(softcap, s_aux, bool(kinds and kinds[layer] == CHUNKED))
+    variant = Variant(softcap, s_aux, bool(kinds and kinds[layer] == CHUNKED), image_T)
     if getattr(module, "attn_temperature_tuning", False) and not module.use_rope:
         query = _retuned(module, query, flat_positions)
     q, k, v = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
@@ -126,6 +127,8 @@ class ModuleWeights:
                 given["position_ids"] = (positions_T + embedded.offsets_3_T)[:, None]
             if embedded.deep:
                 given |= {"visual_pos_masks": embedded.mask_T[None], "deepstack_visual_embeds": embedded.deep}
+            if embedded.image_T is not None:
+                given["image_T"] = embedded.image_T
         with self._autocast():
             out = inner(
                 **given,

@@ -31,14 +31,18 @@ KEPT = 4
 
 class ImageText:
     """The image side of a chat: `processor` is the model's. One image is processed at a time, so that its pixels and
-    vectors do not depend on others."""
+    vectors do not depend on others.
 
-    def __init__(self, processor: Any) -> None:
+    A template writes the token `place` for an image, and the processor the token `token` for each of its vectors; for most
+    models they are the same."""
+
+    def __init__(self, processor: Any, token_id: int | None = None) -> None:
         self.processor = processor
         self.tokenizer = processor.tokenizer
-        self.token: str = processor.image_token
-        self.token_id = int(self.tokenizer.convert_tokens_to_ids(self.token))
-        self._place = re.compile(f"(?<!{OPEN}){re.escape(self.token)}")
+        self.place: str = processor.image_token
+        self.token_id = self.tokenizer.convert_tokens_to_ids(self.place) if token_id is None else token_id
+        self.token: str = self.tokenizer.convert_ids_to_tokens(self.token_id)
+        self._place = re.compile(f"(?<!{OPEN}){re.escape(self.place)}")
         self._texts: dict[str, str] = {}  # by digest
         self._same: dict[str, str] = {}  # equal texts, once
         self._grids: dict[str, tuple[int, int, int]] = {}
@@ -53,7 +57,7 @@ class ImageText:
         """Return a rendered prompt with the whole text of each image at its place."""
         if self.n_places(text) != len(images):
             raise UserError(
-                f"the chat template leaves {self.n_places(text)} places {self.token} for {len(images)} images; choose "
+                f"the chat template leaves {self.n_places(text)} places {self.place} for {len(images)} images; choose "
                 "another template with model.template"
             )
         texts = iter(map(self.text_of, images))
@@ -102,7 +106,7 @@ class ImageText:
             with image.open() as pil_image:
                 try:
                     found = self.processor(
-                        images=[pil_image], text=[self.token], add_special_tokens=False, return_tensors="pt"
+                        images=[pil_image], text=[self.place], add_special_tokens=False, return_tensors="pt"
                     )
                 except Exception as err:  # processors raise many types, for images that are too long or too flat
                     raise UserError(f"the model's processor cannot read the image {image.name}: {err}") from err
@@ -125,7 +129,7 @@ def open_image_text(folder: str, config: Any) -> tuple[ImageText | None, str]:
     if not has_vision_tower(config) or (is_here and not has_processor(folder)):
         return None, NO_IMAGES
     try:
-        return ImageText(_open_processor(folder, config)), ""
+        return ImageText(_open_processor(folder, config), getattr(config, "image_token_id", None)), ""
     except OSError as err:  # a model on the hub may have no processor
         return None, f"cannot open its image processor: {reason(err)}" if is_here else NO_IMAGES
     except ImportError as err:

@@ -25,10 +25,13 @@ dropped first, and computed again when they are needed."""
 class ImageVectors:
     """The vectors of `module`'s tower, by the ids that stand for them in a prompt (`images.ids_of`).
 
-    An image is computed alone and, on a CPU, by one core: its vectors do not depend on when and with what it is asked."""
+    An image is computed alone and, on a CPU, by one core: its vectors do not depend on when and with what it is asked. With
+    `both_ways`, the vectors of an image attend to each other in both directions."""
 
-    def __init__(self, module: Any, text: ImageText, limit_bytes: int = CACHE_BYTES) -> None:
-        self.module, self.text, self.limit_bytes = module, text, limit_bytes
+    def __init__(
+        self, module: Any, text: ImageText, limit_bytes: int = CACHE_BYTES, *, both_ways: bool = False
+    ) -> None:
+        self.module, self.text, self.limit_bytes, self.both_ways = module, text, limit_bytes, both_ways
         self.has_grids = has_grids(module.config)
         self.n_computed = self.n_bytes = 0
         self._kept: OrderedDict[int, Tensor] = OrderedDict()
@@ -45,7 +48,8 @@ class ImageVectors:
         if self.has_grids:
             offsets_3_T = torch.zeros((3, len(ids_T)), dtype=torch.long, device=x_T_H.device)
             offsets_3_T[:, places] = torch.tensor(list(map(self._offsets, ids)), device=x_T_H.device).T
-        return Embedded(x_T_H.index_put((places,), first), mask_T, deep, offsets_3_T)
+        image_T = _number_images(mask_T) if self.both_ways else None
+        return Embedded(x_T_H.index_put((places,), first), mask_T, deep, offsets_3_T, image_T)
 
     def positions(self, ids: Sequence[int]) -> tuple[Sequence[int], int]:
         """Return the position of each id of a prompt (for a vector, that of its image), and that of what comes next.
@@ -128,6 +132,13 @@ class ImageVectors:
         found = getattr(out, "pooler_output", out)
         deep = getattr(out, "deepstack_features", None) or ()
         return torch.cat([_flat(part) for part in (found, *deep)], 1).cpu().clone()
+
+
+def _number_images(mask_T: Tensor) -> Tensor:
+    """Return the number of the run of places that each is in, -1 elsewhere."""
+    starts_T = mask_T.clone()
+    starts_T[1:] &= ~mask_T[:-1]
+    return (starts_T.cumsum(0) - 1).masked_fill(~mask_T, -1)
 
 
 def _find(key: int) -> Image:
