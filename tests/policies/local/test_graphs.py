@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from rethink.policies.local import LocalPolicy, decode, kv_cache
 from rethink.policies.local import policy as policy_module
 from rethink.policies.local.graphs import Graphs, Recorded, Work
 from rethink.policies.token_policy import Request
-from rethink.types import Group
+from rethink.types import Group, Message
+from support.images import image
 from support.local_sampling import (
     CAP,
     LONG,
@@ -34,6 +36,7 @@ from support.local_sampling import (
     with_many_stop_ids,
 )
 from support.random_models import save_random_model
+from support.vision_models import save_vision_model
 
 READS = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "_unique2")
 COPIES = ("lift_fresh", "where.ScalarOther", "where.ScalarSelf", "where.Scalar")
@@ -123,6 +126,29 @@ def test_replayed_steps_equal_steps(
     recorder = Recorder(monkeypatch)
     assert decode_all(model, requests, room, graphs=Graphs(recorder)) == plain
     assert recorder.n_repeated > recorder.n_recorded > 1
+
+
+def test_steps_after_images_are_replayed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Guards against decoding steps that look for images, which waits for the device, and vision-language models that do
+    without graphs."""
+    vision = load_model(str(save_vision_model(tmp_path, "LLaVA")))
+    vision.chat.stop_ids = frozenset({-1})  # replies of a random model may end before a step occurs twice
+    requests: list[Request] = []
+    for n, color in enumerate(("red", "blue")):
+        shown = image(color)
+        ids = vision.chat.encode((Message("user", "What color?", (shown,)),))
+        requests.append(Request(ids, 3, seed=n, keep=(shown,)))
+    monkeypatch.setattr(kv_cache, "GRAPH_BUCKET", 5)
+    monkeypatch.setattr(kv_cache, "BUCKET", 5)
+    plain = decode_all(vision, requests, 10**6)
+    recorder = Recorder(monkeypatch)
+    graphs = Graphs(recorder)
+    assert decode_all(vision, requests, 10**6, graphs=graphs) == plain
+    assert recorder.n_repeated > recorder.n_recorded > 0
+    monkeypatch.setattr(LanguageModel, "device", torch.device("cuda"))
+    monkeypatch.setattr(policy_module, "gpu_graphs", lambda _: nullcontext(graphs))
+    with LocalPolicy(vision, SAMPLED, cuda_graphs=True)._graphs() as used:
+        assert used is graphs
 
 
 def test_the_second_step_of_a_layout_is_recorded(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:

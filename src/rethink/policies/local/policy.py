@@ -194,9 +194,10 @@ class LocalPolicy(TokenPolicy):
         return score(self._current_weights(), rows, self.model.device, self.model.hidden_size)
 
     def _graphs(self) -> AbstractContextManager[Graphs | None]:
-        """Return CUDA graphs if enabled and supported: modules of models that are not fused may wait for the GPU."""
-        model = self.model
-        on = self.cuda_graphs and model.fused and model.device.type == "cuda" and model.image_vectors is None
+        """Return CUDA graphs if enabled and supported: modules of models that are not fused may wait for the GPU.
+
+        Images do not matter: they are in prompts, and only decoding is recorded."""
+        on = self.cuda_graphs and self.model.fused and self.model.device.type == "cuda"
         return gpu_graphs(self.model.device) if on else nullcontext()
 
     def _cache_bytes(self) -> int:
