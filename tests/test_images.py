@@ -112,6 +112,16 @@ def test_a_file_that_changes_later_is_not_used(tmp_path: Path) -> None:
         found.read()
 
 
+def test_an_image_is_read_from_where_it_was_found_last(tmp_path: Path) -> None:
+    """Guards against an image of a request that is looked for in a file, which had the same content and is gone."""
+    file = tmp_path / "a.png"
+    file.write_bytes(png("teal"))
+    first = read_image(file, "here")
+    file.unlink()
+    second = read_image(png("teal"), "here")
+    assert first.read() == second.read() == png("teal")
+
+
 def test_transparent_and_turned_images_look_as_people_see_them() -> None:
     """Guards against black backgrounds, and photographs that lie on their side."""
     stream = io.BytesIO()

@@ -253,6 +253,8 @@ def _checked(data: bytes, source: bytes | Path, where: str) -> Image:
     digest = hashlib.sha256(data).hexdigest()
     known = _known.get(key_of(digest))
     if known is not None and known.digest == digest:
+        if isinstance(known.source, Path):  # that file may be gone since
+            object.__setattr__(known, "source", source)
         return known
     pillow, _ = _pillow()
     name = "" if isinstance(source, bytes) else f" {source}"
