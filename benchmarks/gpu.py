@@ -1,293 +1,158 @@
-"""Sampler and trainer on one GPU: `python benchmarks/gpu.py [--json FILE]`; random models of 0.6 and 4 billion parameters.
+"""Everything to be known about one GPU, in stages: `python benchmarks/gpu.py OUT`.
 
-First correctness: log-probs of both against a float64 pass of a small model, and against a float32 pass of the large one,
-where they may be at most twice as far away as transformers' own pass in the sampler's dtype; otherwise the program ends
-with an error. Then, for each model: decoding with and without CUDA graphs against the memory bandwidth (the least bytes
-that must be read, over the rate of a copy) and against transformers' `generate`; updates of ThinkTwice against the rate of
-a large matrix product; and the peak memory.
+    tests              correctness: the tests marked `gpu` (needs pytest)
+    graphs             log-probs of a small model against float64, with and without CUDA graphs
+    sampling NAME      decoding at 1, 32 and 256 rows, against the memory bandwidth and transformers' `generate`
+    training NAME      ThinkTwice against the rate of products, by size of micro-batches; memory against the plan
+    grpo, think_twice  SmolLM2-135M-Instruct on GSM8K, as many updates as fit the time (--model FILE, --gsm8k FOLDER)
 
-If graphs fail or are off, everything else is still measured, and the exit code is 1. It is 2 without a CUDA device.
-`--device cpu --tiny` runs the same code on tiny models, as a test of the program.
+Models of the middle stages are random, with 0.6 and 4 billion parameters. Each stage is a process that prints, and saves
+OUT/STAGE.json when it ends; a stage with that file is not repeated, and a failed one does not stop the others. The exit
+code is 1 if a stage failed or was left out for time, and 2 without a CUDA device. `--device cpu --tiny` runs the same code
+on tiny models, as a test of the program; `--stages` chooses stages, and with one stage runs it in this process.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
-import statistics
+import platform
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config
 from transformers.utils import logging
 
-from closeness import full_pass, gap, gaps, insist
-from rethink.models import make_tiny
-from rethink.models.chat import Chat
-from rethink.models.language_model import LanguageModel
-from rethink.models.load import choose_forward_pass
-from rethink.policies.local import LocalPolicy
-from rethink.prompts import Prompts
-from rethink.types import Group, Prompt, Sampling
-from roofline import LARGE, copy_rate, large_product_rate, summary
-from workloads import STAGES, Bench, Timed, Workload, config, finish, matrix_entries, problems
+import gpu_real
+import gpu_speed
 
-DEADLINE_S = 420
-"""Seconds after which no new measurement starts."""
+DEADLINE_S = 450
+"""Seconds after which no new stage starts."""
 
-
-@dataclass(frozen=True)
-class Plan:
-    """A model's shape and its workload; `micro_batch_tokens` is what fits the memory."""
-
-    workload: Workload
-    kv_heads: int
-    n_tokens: int = 151_936
-    micro_batch_tokens: int = 8192
-    cache_gib: int = 24
-
-    def shape(self) -> Qwen3Config:
-        shape = config(self.workload, self.n_tokens)
-        shape.num_key_value_heads = self.kv_heads
-        shape.max_position_embeddings = 4096
-        return shape
-
-
-PLANS = (
-    Plan(Workload("0.6B", 1024, 3072, 28, 16, 128, prompt_tokens=256, max_tokens=256), 8),
-    Plan(Workload("4B", 2560, 9728, 36, 32, 128, prompt_tokens=256, max_tokens=256), 8, micro_batch_tokens=1024),
-)
-TINY = (
-    Plan(Workload("tiny", 48, 80, 3, 4, 16, prompt_tokens=37, max_tokens=11, n_problems=3, n_samples=4), 2, 211),
-    Plan(
-        Workload("tiny too", 64, 96, 2, 4, 16, prompt_tokens=13, max_tokens=17, n_problems=2, n_samples=4),
-        2,
-        307,
-    ),
-)
-SMALL = replace(TINY[0], workload=replace(TINY[0].workload, name="small", max_tokens=23))
-
-
-def tokenizer(n_tokens: int) -> PreTrainedTokenizerFast:
-    """Return the demo's tokenizer, with numbers up to the end of this vocabulary: every reply has a text."""
-    words = [*make_tiny.MARKS, *make_tiny.WORDS]
-    words += map(str, range(n_tokens - len(words)))
-    core = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
-    core.pre_tokenizer = WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<end>", pad_token="<pad>", chat_template=make_tiny.TEMPLATE
-    )
-
-
-def build(plan: Plan, device: torch.device, spread: float = 0.0) -> LanguageModel:
-    """Return a model of random float32 weights. With a spread they are larger, and those of norms differ from 1."""
-    torch.manual_seed(0)
-    shape = plan.shape()
-    shape.initializer_range = spread or shape.initializer_range
-    with torch.device(device):
-        module = AutoModelForCausalLM.from_config(shape, dtype=torch.float32, attn_implementation="sdpa").eval()
-        for name, parameter in module.named_parameters():
-            if spread and "norm" in name:
-                parameter.data.uniform_(0.5, 1.5)
-    words = tokenizer(plan.n_tokens)
-    return choose_forward_pass(
-        LanguageModel(module, Chat(words, frozenset({words.eos_token_id})), path=plan.workload.name)
-    )
-
-
-# Correctness
-
-
-def check_small(device: torch.device, *, graphs: bool) -> dict[str, Any]:
-    """Check float32 against float64; the prompts are long enough to be shared."""
-    bench = Bench(SMALL.workload, build(SMALL, device, spread=0.2))
-    bench.policy.dtype = bench.trainer.dtype = torch.float32
-    bench.policy.cuda_graphs = graphs
-    samples = [s for group in draw(bench.policy, asks(bench)) for s in group]
-    double = copy.deepcopy(bench.model.module).double()
-    exact = [full_pass(double, s) for s in samples]
-    # Norms and rotary positions of transformers are always float32.
-    name = "small with graphs" if graphs else "small"
-    return insist(name, gaps(bench, samples, exact), {"mean": 1e-4, "max": 2e-3})
-
-
-def check_graphs(device: torch.device) -> dict[str, Any]:
-    """Check the same with CUDA graphs. If they fail, measure the rest without them."""
-    try:
-        return check_small(device, graphs=True)
-    except (RuntimeError, SystemExit) as error:
-        print(f"continuing without CUDA graphs: {error}", file=sys.stderr)
-        return {"failed": str(error)}
-
-
-def check_large(bench: Bench, half: Any, groups: Sequence[Group]) -> dict[str, Any]:
-    """Check a few replies against float32, next to the result of transformers in the sampler's dtype."""
-    samples = [group[0] for group in groups[:4]]
-    exact = [full_pass(bench.model.module, s) for s in samples]
-    theirs = gap([full_pass(half, s) for s in samples], exact)
-    limit = {key: max(1e-3, 2 * value) for key, value in theirs.items()}
-    name = bench.workload.name
-    print(f"{name}: transformers in {half.dtype}: {theirs['mean']:.2g} (mean), {theirs['max']:.2g} (max)")
-    return {"theirs": theirs, **insist(name, gaps(bench, samples, exact), limit)}
-
-
-# Speed
-
-
-def asks(bench: Bench) -> list[Prompt]:
-    return Prompts().ask(problems(bench.workload, 0))
-
-
-def draw(policy: LocalPolicy, prompts: Sequence[Prompt], n: int = 4, cap: int | None = None) -> list[Group]:
-    return policy.sample(prompts, n, Sampling(max_tokens=cap or policy.sampling.max_tokens))
-
-
-def timed(work: Callable[[], Any], device: torch.device, n: int = 2) -> tuple[float, Any]:
-    """Return the median of seconds, after one call to warm up, and the last result."""
-    seconds = []
-    for _ in range(n + 1):
-        finish(device)
-        start = time.perf_counter()
-        result = work()
-        finish(device)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:]), result
-
-
-def decoding(bench: Bench, bytes_per_s: float) -> tuple[dict[str, float], list[Group]]:
-    """Return seconds and tokens after the first ones, which come from the prefill."""
-    device, n, how = bench.model.device, bench.workload.n_samples, "with" if bench.policy.cuda_graphs else "without"
-    whole_s, groups = timed(lambda: draw(bench.policy, asks(bench), n), device)
-    first_s, _ = timed(lambda: draw(bench.policy, asks(bench), n, cap=1), device)
-    decode_s = whole_s - first_s
-    n_tokens = sum(len(s.ids) - 1 for group in groups for s in group)
-    least_s = least_bytes(bench, groups) / bytes_per_s
-    print(
-        f"{bench.workload.name} {how} graphs: {n_tokens / decode_s:,.0f} tokens/s decoded in {decode_s:.2f} s after "
-        f"{first_s:.2f} s for the prompts; {least_s / decode_s:.0%} of the bandwidth"
-    )
-    found = {"whole_s": whole_s, "prompts_s": first_s, "n_tokens": n_tokens, "bandwidth_share": least_s / decode_s}
-    return found, groups
-
-
-def least_bytes(bench: Bench, groups: Sequence[Group]) -> float:
-    """Return the bytes that decoding must read: in each step all matrices, the keys and values of each prompt once, and
-    those of each reply."""
-    shape, width = bench.model.config, bench.policy.dtype.itemsize
-    steps = [[len(s.ids) - 1 for s in group] for group in groups]
-    weights = sum(matrix_entries(shape)) * max(map(max, steps))
-    prompts = sum(max(some) * len(group[0].prompt_ids) for some, group in zip(steps, groups, strict=True))
-    own = sum(n * (n + 1) // 2 for some in steps for n in some)
-    per_token = 2 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
-    return float(width * (weights + per_token * (prompts + own)))
-
-
-def against_generate(bench: Bench, half: Any, ours_s: float, n_ours: int) -> dict[str, float]:
-    """Time `generate` of transformers with the same prompts, number of samples and max_tokens."""
-    ids = torch.tensor([bench.model.chat.encode(p.messages) for p in asks(bench)], device=half.device)
-    settings = {"do_sample": True, "top_k": 0, "pad_token_id": 0, "eos_token_id": 1}
-    seconds, out = timed(
-        lambda: half.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            num_return_sequences=bench.workload.n_samples,
-            max_new_tokens=bench.workload.max_tokens,
-            **settings,
-        ),
-        half.device,
-        n=1,
-    )
-    n_tokens = int((out[:, ids.shape[1] :] != 0).sum())
-    ratio = n_ours / ours_s / (n_tokens / seconds)
-    print(
-        f"{bench.workload.name}: generate {n_tokens / seconds:,.0f} tokens/s, ours {n_ours / ours_s:,.0f}: {ratio:.2f}"
-    )
-    return {"seconds": seconds, "tokens_per_s": n_tokens / seconds, "ratio": ratio}
-
-
-def training(bench: Bench, rate: float) -> dict[str, Any]:
-    """Time ThinkTwice, after one batch to warm up."""
-    bench.batch(bench.think_twice())
-    updates: list[Timed] = bench.batch(bench.think_twice())
-    found = {u.phase: summary([u], {"sample_s": rate, "update_s": rate}) for u in updates}
-    for phase, numbers in found.items():
-        parts = "  ".join(f"{s[:-2]} {numbers[s]:.2f}" for s in STAGES)
-        share = numbers["shares"]["update_s"]
-        print(f"{bench.workload.name} {phase}: {numbers['total_s']:.2f} s ({parts}); training {share:.0%} of the rate")
-    return found
-
-
-def attempt(name: str, work: Callable[[], dict[str, Any]], device: torch.device, start: float) -> dict[str, Any]:
-    """Return the result of the work with its peak memory, or why it was not done."""
-    if time.monotonic() - start > DEADLINE_S:
-        print(f"{name}: left out, time is up")
-        return {"left_out": "time"}
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-    try:
-        found = work()
-    except torch.OutOfMemoryError:
-        print(f"{name}: out of memory")
-        return {"left_out": "memory"}
-    peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
-    if peak is not None:
-        print(f"{name}: at most {peak:.1f} GiB")
-    return {**found, "peak_gib": peak}
-
-
-def measure(plan: Plan, device: torch.device, start: float, *, graphs: bool) -> dict[str, Any]:
-    name, model = plan.workload.name, build(plan, device)
-    bench = Bench(plan.workload, model, cache_bytes=plan.cache_gib * 2**30, micro_batch_tokens=plan.micro_batch_tokens)
-
-    def sampling() -> dict[str, Any]:
-        rate = copy_rate(8 * LARGE if device.type == "cuda" else LARGE, device)
-        plain, groups = decoding(bench, rate)
-        bench.policy.cuda_graphs = graphs
-        decoded, groups = decoding(bench, rate) if graphs else (plain, groups)
-        half = copy.deepcopy(model.module).to(bench.policy.dtype)
-        checks = check_large(bench, half, groups)
-        n_tokens = sum(len(s.ids) for group in groups for s in group)
-        generated = against_generate(bench, half, decoded["whole_s"], n_tokens)
-        return {"log_probs": checks, "decoding": decoded, "without graphs": plain, "generate": generated}
-
-    rate = large_product_rate(bench.trainer.dtype, device, 8192 if device.type == "cuda" else 512)
-    return {
-        "product_rate": rate,
-        "sampling": attempt(f"{name} sampling", sampling, device, start),
-        "training": attempt(f"{name} training", lambda: training(bench, rate), device, start),
-    }
+ROOT = Path(__file__).parents[1]
+REAL = ("grpo", "think_twice")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--tiny", action="store_true", help="tiny models, to test the program itself")
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    device, start = torch.device(given.device), time.monotonic()
-    if device.type == "cuda" and not torch.cuda.is_available():
+    given = parse()
+    if given.device == "cuda" and not torch.cuda.is_available():
         print("no CUDA device is here; `--device cpu --tiny` runs the same code on tiny models", file=sys.stderr)
         return 2
+    given.out.mkdir(parents=True, exist_ok=True)
+    chosen = given.stages.split(",") if given.stages else stage_names(tiny=given.tiny)
+    unknown = set(chosen) - {*stage_names(tiny=given.tiny)}
+    if unknown:
+        print(f"unknown stages: {', '.join(sorted(unknown))}; known: {', '.join(stage_names(tiny=given.tiny))}")
+        return 2
+    if len(chosen) == 1:
+        return run_stage(chosen[0], given)
+    return run_all(chosen, given)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--stages", default="", help="names with commas between them; all by default")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--tiny", action="store_true", help="tiny models, to test the program itself")
+    parser.add_argument("--model", type=Path, help="GGUF file of SmolLM2-135M-Instruct")
+    parser.add_argument("--gsm8k", type=Path, help="folder with train.parquet and test.parquet")
+    parser.add_argument("--seconds", type=float, default=45, help="of training in each of the last two stages")
+    return parser.parse_args()
+
+
+def stage_names(*, tiny: bool) -> list[str]:
+    """Return the names of all stages, in order."""
+    names = [plan.workload.name for plan in plans(tiny=tiny)]
+    return ["tests", "graphs", *(f"{what} {name}" for name in names for what in ("sampling", "training")), *REAL]
+
+
+def plans(*, tiny: bool) -> tuple[gpu_speed.Plan, ...]:
+    return gpu_speed.TINY if tiny else gpu_speed.PLANS
+
+
+def run_all(chosen: list[str], given: argparse.Namespace) -> int:
+    """Run each stage that has no result yet in a process, so that a crash or its memory ends with it."""
+    start, failed = time.monotonic(), 0
+    for name in chosen:
+        if result_file(given.out, name).is_file():
+            print(f"== {name}: done before", flush=True)
+            continue
+        if time.monotonic() - start > DEADLINE_S:
+            print(f"== {name}: left out, time is up", flush=True)
+            failed += 1
+            continue
+        print(f"== {name}", flush=True)
+        began = time.monotonic()
+        code = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--stages", name], check=False).returncode
+        failed += code != 0
+        print(f"== {name}: {'failed' if code else 'ended'} after {time.monotonic() - began:.0f} s", flush=True)
+    return int(failed > 0)
+
+
+def run_stage(name: str, given: argparse.Namespace) -> int:
+    """Run one stage in this process and save its result."""
     logging.disable_progress_bar()
-    print(f"torch {torch.__version__}, {torch.cuda.get_device_name(device) if device.type == 'cuda' else device}")
-    small, graphs = check_small(device, graphs=False), check_graphs(device)
-    found: dict[str, Any] = {"torch": torch.__version__, "small": small, "small with graphs": graphs}
-    for plan in TINY if given.tiny else PLANS:
-        found[plan.workload.name] = measure(plan, device, start, graphs="failed" not in graphs)
-    found["seconds"] = time.monotonic() - start
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1) + "\n")
-    return int("failed" in graphs)
+    device = torch.device(given.device)
+    print(f"torch {torch.__version__}, {device_name(device)}")
+    start = time.monotonic()
+    found = stage(name, given, device)()
+    if device.type == "cuda":
+        found["peak_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+    record = {"stage": name, "device": device_name(device), "torch": torch.__version__, **found}
+    record["seconds"] = time.monotonic() - start
+    result_file(given.out, name).write_text(json.dumps(record, indent=1) + "\n")
+    return int("failed" in found)
+
+
+def stage(name: str, given: argparse.Namespace, device: torch.device) -> Callable[[], dict[str, Any]]:
+    """Return the work of a stage."""
+    if name == "tests":
+        return tests
+    if name == "graphs":
+        return lambda: gpu_speed.check_graphs(device)
+    if name in REAL:
+        return lambda: real(name, given)
+    what, _, of = name.partition(" ")
+    (plan,) = (plan for plan in plans(tiny=given.tiny) if plan.workload.name == of)
+    if what == "training":
+        return lambda: gpu_speed.training_stage(plan, device)
+    return lambda: gpu_speed.sampling_stage(plan, device, graphs=graphs_work(given.out))
+
+
+def tests() -> dict[str, Any]:
+    """Run the tests marked `gpu`."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/gpu"]
+    done = subprocess.run(command, cwd=ROOT, check=False)
+    return {} if done.returncode == 0 else {"failed": f"pytest ended with code {done.returncode}"}
+
+
+def graphs_work(out: Path) -> bool:
+    """Return whether the stage "graphs" found that they work; without its result, they are tried."""
+    file = result_file(out, "graphs")
+    return not file.is_file() or "failed" not in json.loads(file.read_text())
+
+
+def real(method: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Train a real model, or say why not."""
+    seconds = 2.0 if given.tiny else given.seconds
+    run = gpu_real.real_run(given.model, given.gsm8k, given.device, seconds)
+    if isinstance(run, str):
+        print(f"{method}: left out, {run}")
+        return {"left_out": run}
+    return gpu_real.train_for(run, method, given.out / f"run-{method}", given.device)
+
+
+def result_file(out: Path, name: str) -> Path:
+    return out / f"{name.replace(' ', '-')}.json"
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
 
 
 if __name__ == "__main__":
