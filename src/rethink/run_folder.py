@@ -156,7 +156,7 @@ def transcript(sample: Sample) -> Record:
         "phase": prompt.phase,
         "index": sample.index if draft is None else draft.index,
         "question": sample.problem.question,
-        "prompt": [[m.role, m.content] for m in prompt.messages],
+        "prompt": [list(message.as_record) for message in prompt.messages],
         "draft": None if draft is None else draft.text,
         "draft_extracted": _extracted(draft),
         "reply": sample.text,

@@ -49,6 +49,11 @@ class Message:
             found += [image, text] if text else [image]
         return found
 
+    @property
+    def as_record(self) -> tuple[str, ...]:
+        """The turn as records of samples and answers have it: role, text, and the names of its images."""
+        return (self.role, self.content, *(image.name for image in self.images))
+
 
 def _with_marks(turn: Message) -> Message:
     """Return a turn with exactly one mark for each of its images."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -13,6 +15,8 @@ import pytest
 from rethink.evaluation.answers import read_answers
 from support.command_line import Rethink, assert_one_message
 from support.fake_endpoint import Answer, Asked, FakeEndpoint, completion, refusal
+from support.images import png
+from support.report_runs import embedded
 
 KEY = "sk-Geheim/42+Z"
 N = 7
@@ -64,6 +68,28 @@ def test_an_evaluation_by_hand(rethink: Rethink, tmp_path: Path, endpoint: FakeE
         assert asked.headers["authorization"] == f"Bearer {KEY}"
     refined = [a.body["messages"] for a in endpoint.asked if len(a.body["messages"]) == 3]
     assert all(m[1]["content"].startswith("So it is") and "review" in m[2]["content"] for m in refined)
+
+
+def test_the_page_of_an_evaluation_has_its_images(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
+    """Guards against images that an evaluation sends, but neither keeps nor shows."""
+    endpoint.script = lambda asked: completion(r"\boxed{1}")
+    urls: list[str] = []
+    rows: list[dict[str, str]] = []
+    for color in ("red", "blue", "red"):
+        urls.append("data:image/png;base64," + base64.b64encode(png(color)).decode())
+        rows.append({"question": f"How {color}, from 0 to 1? {len(rows)}", "answer": "1", "image": urls[-1]})
+    (tmp_path / "seen.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shown = rethink("eval", "see", "--endpoint", endpoint.url, "--on", "seen.jsonl", "--out", "e", "--strategy", "solve")
+    assert shown.code == 0, shown.err
+    sent = [asked.body["messages"][0]["content"][0]["image_url"]["url"] for asked in endpoint.asked]
+    assert sorted(sent) == sorted(urls)
+    assert rethink("report", "e", "--out", "page.html").code == 0
+    page = (tmp_path / "page.html").read_text()
+    replies = embedded(page, "replies-0")
+    assert replies["rows"]["images"] == [[0], [1], [0]]
+    names = [f"{hashlib.sha256(png(color)).hexdigest()[:24]}.png" for color in ("red", "blue")]
+    assert replies["images"] == names
+    assert re.findall(r'id="image-([^"]+)" data-type="image/png"', page) == names
 
 
 def faulty(endpoint: FakeEndpoint, faults: list[Answer]) -> Callable[[Asked], Answer]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import io
 import json
 import socket
 import struct
@@ -12,11 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from rethink.errors import UserError
 from rethink.jsonl import Record, append
 from rethink.report.serve import PageServer, Viewer
-from support.report_runs import sample, training_folder, update_record
+from support.images import png
+from support.report_runs import put_image, sample, training_folder, update_record
 
 
 @pytest.fixture
@@ -78,6 +81,28 @@ def test_nothing_else_is_served(server: PageServer, path: str) -> None:
     assert get(server, path) == (404, b"not found")
 
 
+def test_images_are_served_by_name(server: PageServer, tmp_path: Path) -> None:
+    """Guards against a server of files, files that a browser takes for something else, and pages of the web with our
+    images."""
+    folder = tmp_path / "runs" / "one"
+    red, active = put_image(folder, png("red", (5000, 20))), put_image(folder, b"<svg onload='alert(1)'/>")
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
+    connection.request("GET", f"/api/image?run=0&name={red}")
+    response = connection.getresponse()
+    shown = Image.open(io.BytesIO(response.read()))
+    connection.close()
+    assert (response.status, shown.format, shown.size) == (200, "PNG", (2048, 8))
+    headers = {name: response.headers[name] for name in ("Content-Type", "X-Content-Type-Options")}
+    assert headers == {"Content-Type": "image/png", "X-Content-Type-Options": "nosniff"}
+    assert response.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    status, why = get(server, f"/api/image?run=0&name={active}")
+    assert (status, b"no image" in why) == (404, True)
+    for name in ("../config.toml", "..%2Fconfig.toml", "%2Fetc%2Fpasswd", f"images%2F{red}", "0" * 24 + ".png", ""):
+        assert get(server, f"/api/image?run=0&name={name}")[0] == 404, name
+    assert get(server, f"/api/image?run=1&name={red}") == (404, b"not found")
+    assert get(server, f"/api/image?run=0&name={red}", host="evil.example")[0] == 403
+
+
 def test_only_names_of_this_machine_are_answered(server: PageServer) -> None:
     """Guards against a page of the web whose name leads here (DNS rebinding), and against anything but reading."""
     port = server.server_address[1]
@@ -90,7 +115,7 @@ def test_only_names_of_this_machine_are_answered(server: PageServer) -> None:
         assert get(server, "/api/stamp", host)[0] == status, host
     assert get(server, "/api/stamp", method="POST")[0] == 501
     _, page = get(server, "/")
-    assert b"connect-src 'self'" in page
+    assert b"img-src 'self'; connect-src 'self'" in page
     assert b'type="text/plain" id=' not in page
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -130,6 +131,14 @@ def training_folder(path: Path, n_answers: int = 40, n_updates: int = 6) -> RunF
     append(path / "eval" / f"{n_updates:06d}.jsonl", records)
     append(folder.samples, [sample(f"hostile-{n}", text, n) for n, text in enumerate(HOSTILE)])
     return folder
+
+
+def put_image(folder: Path, data: bytes, ending: str = "png") -> str:
+    """Write an image into a run folder, and return the name that records give it."""
+    name = f"{hashlib.sha256(data).hexdigest()[:24]}.{ending}"
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    (folder / "images" / name).write_bytes(data)
+    return name
 
 
 def embedded(page: str, name: str) -> Record:

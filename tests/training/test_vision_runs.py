@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from rethink.models.load import load_model
 from rethink.problems.source import load_problems
 from rethink.prompts import Prompts
 from rethink.recipe import Recipe, load_recipe
+from rethink.report.page import write_report
+from rethink.run_folder import RunFolder
 from rethink.sample_data import sample_from_data, sample_to_data
 from rethink.settings import ProblemSource
 from rethink.training import loop
@@ -112,6 +115,11 @@ def test_the_run_folder_keeps_each_image_once(make: Make, tmp_path: Path) -> Non
     assert named == {file.name for file in (out / "images").iterdir()}
     by_problem = {record["problem"]: record["images"] for record in shown}
     assert by_problem.get("p0", [image().name]) == [image().name]
+    for record in shown:
+        assert next(turn[2:] for turn in record["prompt"] if turn[0] == "user") == record["images"]
+        assert all(len(turn) == 2 for turn in record["prompt"] if turn[0] == "assistant")
+    page = write_report(RunFolder(out)).read_text()
+    assert named == set(re.findall(r'id="image-([^"]+)" data-type="image/png"', page))
 
 
 def test_checkpoints_and_exports_are_whole_models(make: Make, tmp_path: Path) -> None:

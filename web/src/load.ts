@@ -47,6 +47,29 @@ export function loadReplies(run: number, stamp: string): Promise<RepliesTable> {
   return table;
 }
 
+/** Return the address of an image, or why this page does not have it. */
+export function imageSource(run: number, name: string): { url: string } | { url?: undefined; note: string } {
+  if (isLive) return { url: `api/image?run=${run}&name=${encodeURIComponent(name)}` };
+  const element = document.getElementById(`image-${name}`);
+  const type = element?.dataset["type"] ?? "";
+  if (element === null || !IMAGE_TYPES.has(type)) return { note: element?.dataset["note"] ?? "this page does not hold it" };
+  return { url: `data:${type};base64,${element.textContent}` };
+}
+
+/** The types that the Python side encodes (src/rethink/report/images.py). */
+const IMAGE_TYPES = new Set(["image/png", "image/jpeg"]);
+
+/** Return why an image could not be loaded: the server says so. */
+export async function whyNoImage(url: string): Promise<string> {
+  if (!isLive) return "it cannot be decoded";
+  try {
+    await get(url);
+  } catch (error) {
+    return String(error).replace(/^Error: \d+ /, "");
+  }
+  return "it cannot be decoded";
+}
+
 /** Call `changed` with a new document whenever the server has one, and `lost` when it does not answer. */
 export function follow(changed: (found: PageDocument) => void, lost: (is: boolean) => void): void {
   let stamp = "";

@@ -6,6 +6,7 @@ import "uplot/dist/uPlot.min.css";
 import "./style.css";
 
 import { Evaluation } from "./evaluation";
+import { isTaken } from "./keys";
 import { follow, isLive, loadDocument, loadReplies } from "./load";
 import { type Route, toHash, useRoute } from "./route";
 import { Runs } from "./runs";
@@ -117,7 +118,7 @@ function useKeys(names: string[]): void {
   useEffect(() => {
     const press = (event: KeyboardEvent) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
-      if (event.target instanceof HTMLElement && event.target.closest("input, select, textarea") !== null) return;
+      if (isTaken(event)) return;
       const link = document.querySelectorAll<HTMLAnchorElement>("nav a")[Number(event.key) - 1];
       if (/^[1-9]$/.test(event.key)) link?.click();
     };

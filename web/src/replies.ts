@@ -44,7 +44,7 @@ export interface Reply {
   reason: string;
   stop: string | null;
   nTokens: number | null;
-  prompt: { role: string; text: string }[];
+  prompt: { role: string; text: string; images: string[] }[];
 }
 
 export interface Row {
@@ -64,6 +64,7 @@ export interface Row {
   draft: Reply | null;
   final: Reply;
   steps: Reply[];
+  images: string[];
 }
 
 export class RepliesTable {
@@ -177,6 +178,14 @@ export class RepliesTable {
     return [...counts];
   }
 
+  private names(images: number[]): string[] {
+    return images.map((number) => this.data.images[number] ?? "");
+  }
+
+  nImages(row: number): number {
+    return this.data.rows.images[row]?.length ?? 0;
+  }
+
   private reply(number: number): Reply {
     const { replies } = this.data;
     const optional = (text: number | undefined) => (text === undefined || text === NONE ? null : this.text(text));
@@ -188,7 +197,7 @@ export class RepliesTable {
       reason: this.text(replies.reason[number]),
       stop: optional(replies.stop[number]),
       nTokens: replies.n_tokens[number] ?? null,
-      prompt: (replies.prompt[number] ?? []).map(([role, text]) => ({ role, text: this.text(text) })),
+      prompt: (replies.prompt[number] ?? []).map(([role, text, ...images]) => ({ role, text: this.text(text), images: this.names(images) })),
     };
   }
 
@@ -212,6 +221,7 @@ export class RepliesTable {
       draft: draft === NONE ? null : this.reply(draft),
       final: this.reply(rows.final[place] ?? NONE),
       steps: (rows.steps[place] ?? []).map((number) => this.reply(number)),
+      images: this.names(rows.images[place] ?? []),
     };
   }
 

@@ -4,6 +4,8 @@ import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/ho
 import { wordDiff } from "./diff";
 import { Glyph } from "./flow";
 import { count, short } from "./format";
+import { ImageBadge, TextWithImages, withoutMarks } from "./images";
+import { isTaken, isTyping } from "./keys";
 import { loadReplies } from "./load";
 import { type Filter, NO_FILTER, type RepliesTable, type Reply, type Row, TRANSITIONS } from "./replies";
 import { type Route, go, parseHash } from "./route";
@@ -28,10 +30,10 @@ export function Transcripts({ run, route }: { run: Run; route: Route }) {
   if (fault !== "") return <p class="empty">The replies cannot be read: {fault}</p>;
   if (table === null) return <p class="empty">Reading the replies …</p>;
   if (table.n === 0) return <p class="empty">There are no replies yet.</p>;
-  return <Browser table={table} route={route} />;
+  return <Browser run={run.id} table={table} route={route} />;
 }
 
-function Browser({ table, route }: { table: RepliesTable; route: Route }) {
+function Browser({ run, table, route }: { run: number; table: RepliesTable; route: Route }) {
   const filter = useMemo(() => readFilter(route.params), [route]);
   const shown = useMemo(() => table.filter(filter), [table, JSON.stringify(filter)]);
   const id = route.params["id"] ?? "";
@@ -51,12 +53,11 @@ function Browser({ table, route }: { table: RepliesTable; route: Route }) {
   useLayoutEffect(() => {
     const press = (event: KeyboardEvent) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
-      const isTyping = event.target instanceof HTMLElement && event.target.closest("input, select, textarea") !== null;
       if (event.key === "Escape") {
-        if (isTyping) (event.target as HTMLElement).blur();
-        else set({ id: "" });
+        if (isTyping(event)) (event.target as HTMLElement).blur();
+        else if (!isTaken(event)) set({ id: "" });
       }
-      if (isTyping) return;
+      if (isTaken(event)) return;
       const actions: Record<string, () => void> = {
         j: () => select(Math.min(place + 1, shown.length - 1)),
         ArrowDown: () => select(Math.min(place + 1, shown.length - 1)),
@@ -76,13 +77,14 @@ function Browser({ table, route }: { table: RepliesTable; route: Route }) {
     return () => removeEventListener("keydown", press);
   });
 
-  const { n_records, n_total } = table.data;
+  const { n_records, n_total, n_images_left_out = 0 } = table.data;
   return (
     <div class={selected === undefined ? "browser" : "browser has-selection"}>
       <Filters table={table} filter={filter} set={set} search={search} />
       <p class="dim shown-count" role="status">
         {count(shown.length)} of {count(table.n)} replies
         {n_records < n_total && `; this page holds ${count(n_records)} of the ${count(n_total)} records of the run`}
+        {n_images_left_out > 0 && `; ${count(n_images_left_out)} images are left out, as a page holds only so many`}
         <span class="keys">
           <kbd>j</kbd> <kbd>k</kbd> next, previous · <kbd>n</kbd> <kbd>p</kbd> next, previous disagreement · <kbd>/</kbd> search ·{" "}
           <kbd>d</kbd> view
@@ -93,7 +95,7 @@ function Browser({ table, route }: { table: RepliesTable; route: Route }) {
         {selected === undefined ? (
           <div class="detail empty">Select a reply, or press n for the first one that refinement changed.</div>
         ) : (
-          <Detail row={table.row(selected)} close={() => set({ id: "" })} step={(by) => select(place + by)} jump={disagreement} />
+          <Detail run={run} row={table.row(selected)} close={() => set({ id: "" })} step={(by) => select(place + by)} jump={disagreement} />
         )}
       </div>
     </div>
@@ -289,8 +291,11 @@ function ListRow({ table, row, at, chosen, select }: ListRowProps) {
       onClick={() => select(at)}
     >
       <Glyph transition={table.transition(row)} verdict={table.verdict(row)} />
-      <span class="list-text">{plainLine(table.text(rows.question[row]), 140)}</span>
-      <span class="list-words">{words.filter(Boolean).join(" · ")}</span>
+      <span class="list-text">{plainLine(withoutMarks(table.text(rows.question[row]), table.nImages(row)), 140)}</span>
+      <span class="list-words">
+        <ImageBadge n={table.nImages(row)} />
+        {words.filter(Boolean).join(" · ")}
+      </span>
     </div>
   );
 }
@@ -301,13 +306,14 @@ type View = "diff" | "math" | "plain";
 const VIEWS: Record<View, string> = { diff: "Word diff", math: "Formulas", plain: "Plain text" };
 
 interface DetailProps {
+  run: number;
   row: Row;
   close: () => void;
   step: (by: 1 | -1) => void;
   jump: (by: 1 | -1) => void;
 }
 
-function Detail({ row, close, step, jump }: DetailProps) {
+function Detail({ run, row, close, step, jump }: DetailProps) {
   const [wanted, setView] = useState<View>("diff");
   const [copied, setCopied] = useState(false);
   const holder = useRef<HTMLDivElement>(null);
@@ -320,8 +326,7 @@ function Detail({ row, close, step, jump }: DetailProps) {
   }, [row.id]);
   useLayoutEffect(() => {
     const press = (event: KeyboardEvent) => {
-      const isTyping = event.target instanceof HTMLElement && event.target.closest("input, select, textarea") !== null;
-      if (event.key === "d" && !isTyping) setView(views[(views.indexOf(view) + 1) % views.length]!);
+      if (event.key === "d" && !isTaken(event)) setView(views[(views.indexOf(view) + 1) % views.length]!);
     };
     addEventListener("keydown", press);
     return () => removeEventListener("keydown", press);
@@ -361,7 +366,15 @@ function Detail({ row, close, step, jump }: DetailProps) {
         </div>
       </header>
       <div class="problem-box">
-        <div class="text question">{view === "plain" ? visible(row.question) : <MathText text={row.question} />}</div>
+        <div class="text question">
+          <TextWithImages
+            key={row.id}
+            run={run}
+            text={row.question}
+            images={row.images}
+            show={(text) => (view === "plain" ? visible(text) : <MathText text={text} />)}
+          />
+        </div>
         <div class="gold">
           <span class="label">gold answer</span> <code>{visible(row.gold)}</code>
         </div>
@@ -384,7 +397,7 @@ function Detail({ row, close, step, jump }: DetailProps) {
         </ReplyBox>
       </div>
       <Rewards row={row} />
-      <More row={row} view={view} />
+      <More run={run} row={row} view={view} />
     </article>
   );
 }
@@ -446,7 +459,7 @@ function Rewards({ row }: { row: Row }) {
   );
 }
 
-function More({ row, view }: { row: Row; view: View }) {
+function More({ run, row, view }: { run: number; row: Row; view: View }) {
   return (
     <>
       {row.steps.length > 0 && (
@@ -460,10 +473,12 @@ function More({ row, view }: { row: Row; view: View }) {
       {row.final.prompt.length > 0 && (
         <details>
           <summary>What the model was shown</summary>
-          {row.final.prompt.map(({ role, text }) => (
+          {row.final.prompt.map(({ role, text, images }) => (
             <div class="turn">
               <span class="label">{visible(role)}</span>
-              <div class="text">{visible(text)}</div>
+              <div class="text">
+                <TextWithImages key={row.id} run={run} text={text} images={images} show={visible} />
+              </div>
             </div>
           ))}
         </details>

@@ -116,7 +116,9 @@ export interface PageDocument {
 export interface RepliesData {
   n_records: number;
   n_total: number;
+  n_images_left_out?: number;
   texts: string[];
+  images: string[];
   replies: {
     phase: number[];
     text: number[];
@@ -125,7 +127,8 @@ export interface RepliesData {
     reason: number[];
     stop: number[];
     n_tokens: (number | null)[];
-    prompt: [string, number][][];
+    /** Role, text, and the images. */
+    prompt: [string, number, ...number[]][][];
   };
   rows: {
     id: string[];
@@ -144,5 +147,6 @@ export interface RepliesData {
     reward: (number | null)[];
     terms: (Record<string, number | null> | null)[];
     steps: (number[] | null)[];
+    images: (number[] | null)[];
   };
 }

@@ -35,7 +35,7 @@ class AnswerStep:
     phase: str
     index: int
     text: str
-    prompt: tuple[tuple[str, str], ...]
+    prompt: tuple[tuple[str, ...], ...]
     verdict: str
     extracted: str | None
     reason: str
@@ -159,7 +159,7 @@ def _record_step(
         phase=sample.prompt.phase,
         index=sample.index,
         text=sample.text,
-        prompt=tuple((m.role, m.content) for m in sample.prompt.messages) if verdict else (),
+        prompt=tuple(message.as_record for message in sample.prompt.messages) if verdict else (),
         verdict=str(verdict) if verdict else "",
         extracted=verdict.extracted if verdict else "",
         reason=verdict.reason if verdict else "",

@@ -16,6 +16,7 @@ from rethink.jsonl import Record, to_json, write_text
 from rethink.printable import printable_line
 from rethink.report.document import read_document, read_replies
 from rethink.report.folders import Source
+from rethink.report.images import Embedded, ImageShelf
 from rethink.report.replies import Limits
 from rethink.run_folder import RunFolder
 
@@ -46,28 +47,38 @@ def write_report(folder: RunFolder, file: Path | None = None) -> Path:
     return write_page([Source(folder.path, folder.path.resolve().name)], file or folder.path / REPORT_FILE)
 
 
-def write_page(sources: Sequence[Source], file: Path, limits: Limits | None = None) -> Path:
-    """Write a page with all data of these runs and evaluations, and return its path. The limits hold for all together."""
-    limits = limits or Limits()
-    share = Limits(limits.n_records // len(sources), limits.n_letters // len(sources), limits.n_letters_of_text)
+def write_page(
+    sources: Sequence[Source], file: Path, limits: Limits | None = None, shelf: ImageShelf | None = None
+) -> Path:
+    """Write a page with all data of these runs and evaluations, and return its path. The limits hold for all together.
+
+    `shelf` has images from an earlier page."""
+    share = (limits or Limits()).share(len(sources))
+    images = Embedded(shelf or ImageShelf(), share.n_image_letters)
     data = {"document": pack(read_document(sources))}
     for number, source in enumerate(sources):
-        data[f"replies-{number}"] = pack(read_replies(source, share))
+        replies = read_replies(source, share)
+        n_left_out = images.add(source.folder, replies["images"])
+        data[f"replies-{number}"] = pack({**replies, "n_images_left_out": n_left_out})
     title = sources[0].name if len(sources) == 1 else f"{len(sources)} runs"
-    write_text(file, page(title, data))
+    write_text(file, page(title, data, images.elements))
     return file
 
 
-def page(title: str, data: dict[str, bytes], connect: str = "'none'") -> str:
-    """Return the page. `data` are packed documents by the id of the element that holds them; without any, the page asks its
-    server, which `connect` must allow.
-    """
+def served_page() -> str:
+    """Return the page without data, which asks its server for them."""
+    return page("rethink view", {})
+
+
+def page(title: str, data: dict[str, bytes], images: Sequence[str] = ()) -> str:
+    """Return the page. `data` are packed documents by the id of the element that holds them, `images` are elements."""
     script, style = web_file("page.js"), web_file("page.css")
     blocks: list[str] = []
     for name, packed in data.items():
         blocks.append(f'<script type="text/plain" id="{name}">{base64.b64encode(packed).decode()}</script>')
+    blocks += images
     return SHELL.format(
-        policy=_policy(script, connect),
+        policy=_policy(script, is_served=not data),
         title=html.escape(printable_line(title)),
         style=style,
         script=script,
@@ -91,11 +102,14 @@ def web_file(name: str) -> str:
     return (files("rethink.report") / "web" / name).read_text(encoding="utf-8")
 
 
-def _policy(script: str, connect: str) -> str:
-    """Return the content security policy: only this script runs, and nothing is loaded from anywhere else."""
+def _policy(script: str, is_served: bool) -> str:
+    """Return the content security policy: only this script runs, and nothing is loaded from anywhere else. A page that is
+    served may ask its server.
+    """
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    images, connect = ("'self'", "'self'") if is_served else ("data:", "'none'")
     return (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src {images}; "
         f"connect-src {connect}; base-uri 'none'; form-action 'none'"
     )
 
@@ -113,6 +127,7 @@ class LivePage:
         self._source = Source(folder.path, folder.path.resolve().name)
         self._is_due = is_due
         self._warn = warn
+        self._shelf = ImageShelf()
         self._not_before = 0.0
         self._written = ""
 
@@ -134,7 +149,7 @@ class LivePage:
             stamp = self._source.metrics_stamp() + self._source.replies_stamp()
             if not self._is_due() or stamp == self._written:
                 return
-            write_page([self._source], self._source.folder / REPORT_FILE)
+            write_page([self._source], self._source.folder / REPORT_FILE, shelf=self._shelf)
             self._written = stamp
         except Exception as err:
             self._warn(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rethink.evaluation.stored import TRANSITIONS
@@ -18,11 +18,21 @@ NONE = -1
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of a run a page holds: records, letters of all texts together, and letters of one text."""
+    """How much of a run a page holds: records, letters of all texts together, of one text, and of all images in base64."""
 
     n_records: int = 10_000
     n_letters: int = 30_000_000
     n_letters_of_text: int = 100_000
+    n_image_letters: int = 20_000_000
+
+    def share(self, n: int) -> Limits:
+        """Return the limits of each of n runs that have these together."""
+        return replace(
+            self,
+            n_records=self.n_records // n,
+            n_letters=self.n_letters // n,
+            n_image_letters=self.n_image_letters // n,
+        )
 
 
 REPLY_COLUMNS = ("phase", "text", "verdict", "extracted", "reason", "stop", "n_tokens", "prompt")
@@ -43,15 +53,20 @@ ROW_COLUMNS = (
     "reward",
     "terms",
     "steps",
+    "images",
 )
 
 
 @dataclass
 class ReplyTable:
-    """Rows for the transcript browser, built record by record. A row is a final answer with the draft that it revises."""
+    """Rows for the transcript browser, built record by record. A row is a final answer with the draft that it revises.
+
+    `images` are the names of the images' files, in the order in which they first appear.
+    """
 
     limits: Limits
     texts: list[str] = field(default_factory=list)
+    images: dict[str, int] = field(default_factory=dict)
     replies: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in REPLY_COLUMNS})
     rows: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in ROW_COLUMNS})
     n_records: int = 0
@@ -70,6 +85,7 @@ class ReplyTable:
             "n_records": self.n_records,
             "n_total": n_total,
             "texts": self.texts,
+            "images": list(self.images),
             "replies": self.replies,
             "rows": self.rows,
         }
@@ -156,15 +172,16 @@ class ReplyTable:
             "reward": record.get("reward"),
             "terms": record.get("terms") or None,
             "steps": list(steps) or None,
+            "images": self._images(record.get("images") or ()) or None,
         }
         for name, value in values.items():
             self.rows[name].append(value)
 
     def _reply(self, step: Mapping[str, Any]) -> int:
         """Return the number of a reply. Strategies share first answers, so equal ones are stored once."""
-        prompt: list[tuple[str, int]] = []
-        for role, text in step.get("prompt") or ():
-            prompt.append((str(role), self._text(text)))
+        prompt: list[tuple[str | int, ...]] = []
+        for role, text, *images in step.get("prompt") or ():
+            prompt.append((str(role), self._text(text), *self._images(images)))
         values = (
             self._text(step["phase"]),
             self._text(step["text"]),
@@ -181,6 +198,10 @@ class ReplyTable:
             self.replies[name].append(value)
         number = self._known_replies[key] = len(self._known_replies)
         return number
+
+    def _images(self, names: Iterable[str]) -> list[int]:
+        """Return the numbers of images."""
+        return [self.images.setdefault(str(name), len(self.images)) for name in names]
 
     def _text(self, text: Any) -> int:
         """Return the number of a text, with its middle left out if it is too long; NONE for None."""
@@ -209,9 +230,9 @@ def shorten(text: str, n: int) -> str:
 
 def first_question(prompt: Iterable[Sequence[str]]) -> str:
     """Return the first message of the user in a prompt."""
-    return next((text for role, text in prompt if role == "user"), "")
+    return next((text for role, text, *_ in prompt if role == "user"), "")
 
 
 def last_answer(prompt: Sequence[Sequence[str]]) -> str:
     """Return the last message of the assistant in a prompt."""
-    return next((text for role, text in reversed(prompt) if role == "assistant"), "")
+    return next((text for role, text, *_ in reversed(prompt) if role == "assistant"), "")

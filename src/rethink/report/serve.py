@@ -15,7 +15,8 @@ from rethink.errors import UserError
 from rethink.jsonl import Record
 from rethink.report.document import read_document, read_replies
 from rethink.report.folders import Source, find_sources
-from rethink.report.page import pack, page
+from rethink.report.images import SERVED_SIDE, ImageShelf, NoImageError
+from rethink.report.page import pack, served_page
 from rethink.report.replies import Limits, ReplyTable
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -32,25 +33,31 @@ class Viewer:
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = folders
         self._read: dict[str, tuple[str, bytes]] = {}
+        self._images = ImageShelf(SERVED_SIDE)
         self._lock = threading.Lock()
         self._sources_lock = threading.Lock()
         self.sources = find_sources(folders)
 
     def answer(self, path: str) -> Body | None:
-        """Return what a path names; None if there is no such thing."""
+        """Return what a path names; None if there is no such thing. Raise NoImageError if an image cannot be shown."""
         parts = urlsplit(path)
         if parts.path == "/":
-            return "text/html; charset=utf-8", page("rethink view", {}, connect="'self'").encode()
+            return "text/html; charset=utf-8", served_page().encode()
         if parts.path == "/api/stamp":
             return "text/plain", self._stamp().encode()
         if parts.path == "/api/document":
             return "application/gzip", self._cached("document", self._stamp(), self._document)
+        asked = parse_qs(parts.query)
+        number = asked.get("run", [""])[0]
+        if not (number.isdecimal() and number.isascii() and int(number) < len(self.sources)):
+            return None
+        source = self.sources[int(number)]
         if parts.path == "/api/replies":
-            number = parse_qs(parts.query).get("run", [""])[0]
-            if number.isdigit() and int(number) < len(self.sources):
-                source = self.sources[int(number)]
-                read = self._cached(number, source.replies_stamp(), lambda: pack(_replies_of(source)))
-                return "application/gzip", read
+            read = self._cached(number, source.replies_stamp(), lambda: pack(_replies_of(source)))
+            return "application/gzip", read
+        if parts.path == "/api/image":
+            image = self._images.get(source.folder, asked.get("name", [""])[0])
+            return image.kind, image.data
         return None
 
     def _stamp(self) -> str:
@@ -97,6 +104,9 @@ class Handler(BaseHTTPRequestHandler):
                 self._send(HTTPStatus.FORBIDDEN, ("text/plain", b"this name of the server is not allowed"))
                 return
             found = self.server.viewer.answer(self.path)
+        except NoImageError as err:
+            self._send(HTTPStatus.NOT_FOUND, ("text/plain; charset=utf-8", str(err).encode("utf-8", "replace")))
+            return
         except (UserError, OSError, ValueError, KeyError) as err:
             self._send(HTTPStatus.INTERNAL_SERVER_ERROR, ("text/plain", str(err).encode("utf-8", "replace")))
             return
@@ -107,8 +117,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
-        self.send_header("Cache-Control", "no-store")
+        # The name of an image is a hash of its content.
+        self.send_header("Cache-Control", "private, max-age=86400" if kind.startswith("image/") else "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")  # no page of the web shows the images
         with suppress(ConnectionError):  # the page was closed
             self.end_headers()
             self.wfile.write(content)
