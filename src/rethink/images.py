@@ -13,6 +13,7 @@ import base64
 import hashlib
 import io
 import re
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,7 @@ USUAL_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 TRANSPARENT_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
 _known: WeakValueDictionary[int, Image] = WeakValueDictionary()
+_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def mark_places(text: str, n_images: int, where: str) -> str:
     Marks with numbers ("<image 2>") must be in order. Raise UserError if a text has marks, but not one per image."""
     numbers = [int(n) for n in _NUMBERED.findall(text)]
     if numbers and numbers != list(range(1, n_images + 1)):  # used like words: "is <image 1> or <image 2> larger?"
-        text = _NUMBERED.sub(r"image \1", text)
+        text = numbers_as_words(text)
     text = _NUMBERED.sub(MARK, text)
     n_marks = text.count(MARK)
     if n_marks and n_marks != n_images:
@@ -156,6 +158,15 @@ def mark_places(text: str, n_images: int, where: str) -> str:
     while stripped.startswith(MARK):
         stripped = stripped[len(MARK) :].lstrip()
     return stripped if MARK not in stripped else text
+
+
+def numbers_as_words(text: str) -> str:
+    """Return a text with words in place of marks with numbers.
+
+    >>> numbers_as_words("Is <image 2> larger?")
+    'Is image 2 larger?'
+    """
+    return _NUMBERED.sub(r"image \1", text)
 
 
 def one_mark_each(text: str, n_images: int) -> str:
@@ -173,7 +184,8 @@ def as_words(text: str) -> str:
 
 def known_image(image: Image) -> Image:
     """Return the image, or the equal one that is known already. As long as it is in use, `find` knows it by its key."""
-    other = _known.setdefault(image.key, image)
+    with _lock:
+        other = _known.setdefault(image.key, image)
     if other.digest != image.digest:
         raise UserError(f"two images have the same short hash ({image.digest}, {other.digest}); leave one out")
     return other

@@ -79,7 +79,9 @@ def test_the_page_of_an_evaluation_has_its_images(rethink: Rethink, tmp_path: Pa
         urls.append("data:image/png;base64," + base64.b64encode(png(color)).decode())
         rows.append({"question": f"How {color}, from 0 to 1? {len(rows)}", "answer": "1", "image": urls[-1]})
     (tmp_path / "seen.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    shown = rethink("eval", "see", "--endpoint", endpoint.url, "--on", "seen.jsonl", "--out", "e", "--strategy", "solve")
+    shown = rethink(
+        "eval", "see", "--endpoint", endpoint.url, "--on", "seen.jsonl", "--out", "e", "--strategy", "solve"
+    )
     assert shown.code == 0, shown.err
     sent = [asked.body["messages"][0]["content"][0]["image_url"]["url"] for asked in endpoint.asked]
     assert sorted(sent) == sorted(urls)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rethink.images import MOST_PIXELS
 from rethink.serving.chat_request import IGNORED, ROLES, USED
 from rethink.serving.limits import Limits
 from rethink.settings import Sampler
@@ -81,6 +82,8 @@ def test_the_page_names_every_parameter_and_limit() -> None:
         "prompt of a pass": f"{Sampler().max_prompt_tokens:,} tokens",
         "reply of a pass": f"{limits.max_tokens:,} tokens",
         "choices of a request": str(limits.max_n),
+        "images of a request": str(limits.max_images),
+        "an image": f"{MOST_PIXELS // 10**6} million pixels",
         "replies that a request draws": str(limits.max_samples),
         "choices that are worked on at once": str(limits.concurrency),
         "choices that wait": str(limits.queue),

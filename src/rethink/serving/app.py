@@ -79,7 +79,11 @@ class App:
     async def _complete(self, request: Request) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise ApiError(415, "send JSON, with the header Content-Type: application/json")
-        asked = read_chat_request(await self._read_body(request), self.service.limits)
+        body, limits = await self._read_body(request), self.service.limits
+        if b"image_url" in body:  # decoding takes time, in which other requests go on
+            asked = await asyncio.to_thread(read_chat_request, body, limits)
+        else:
+            asked = read_chat_request(body, limits)
         call = self.service.start(asked)
         return CompletionResponse(self.service, call)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rethink.errors import UserError
-from rethink.images import MARK, Image, mark_places, read_image
+from rethink.images import MARK, Image, mark_places, numbers_as_words, read_image
 from rethink.serving import fields
 from rethink.serving.api_error import ApiError
 from rethink.serving.limits import Limits
@@ -83,7 +83,7 @@ def read_chat_request(body: bytes, limits: Limits) -> ChatRequest:
     """Return the request in a body. Raise ApiError for what cannot be done, rather than leaving it out."""
     found = fields.parse_object(body)
     _refuse_unknown(found)
-    earlier, question = _messages(found)
+    earlier, question = _messages(found, limits)
     options = found.get("stream_options", {})
     if not isinstance(options, dict):
         raise ApiError(400, "stream_options must be an object", "stream_options")
@@ -143,16 +143,26 @@ def _stops(found: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(checked)
 
 
-def _messages(found: Mapping[str, Any]) -> tuple[tuple[Message, ...], Message]:
+def _messages(found: Mapping[str, Any], limits: Limits) -> tuple[tuple[Message, ...], Message]:
     """Return the turns before the last, and the last, which must be the user's."""
     given = found.get("messages")
     if not isinstance(given, list) or not given:
         raise ApiError(400, "messages must be a list of at least one message", "messages")
+    n_images = sum(map(_n_images, given))
+    if n_images > limits.max_images:  # before any is decoded: an image of a few kilobytes may have millions of pixels
+        message = f"messages hold {n_images} images, but this server takes at most {limits.max_images} images"
+        raise ApiError(400, message, "messages")
     messages = [_message(one, f"messages[{i}]") for i, one in enumerate(given)]
     *earlier, last = messages
     if last.role != "user" or not last.content.strip():
         raise ApiError(400, "the last message must be the user's, and hold a question", "messages")
     return tuple(earlier), last
+
+
+def _n_images(message: Any) -> int:
+    content = message.get("content") if isinstance(message, dict) else None
+    parts = content if isinstance(content, list) else []
+    return sum(isinstance(part, dict) and part.get("type") == "image_url" for part in parts)
 
 
 def _message(given: Any, where: str) -> Message:
@@ -184,16 +194,21 @@ def _content(given: Any, where: str) -> tuple[str, tuple[Image, ...]]:
         else:
             raise ApiError(400, f"{where}: only text and images are supported", where, code="unsupported_parameter")
     text = "".join(texts)
-    if images and text.count(MARK) != len(images):
+    if not images:
+        return text, ()
+    if text.count(MARK) != len(images):
         raise ApiError(400, f"{where}: the text of a message with images must not contain {MARK}", where)
-    return (mark_places(text, len(images), where) if images else text), tuple(images)
+    return mark_places(numbers_as_words(text), len(images), where), tuple(images)
 
 
 def _image(given: Any, where: str) -> Image:
     """Return an image that is sent as a data URL. The server reads no files and fetches no addresses."""
     url = given.get("url") if isinstance(given, dict) else given
     if not isinstance(url, str) or not url.startswith("data:"):
-        raise ApiError(400, f"{where}: an image must be a data URL: data:image/png;base64,...", where)
+        message = (
+            "an image must be a data URL (data:image/png;base64,...): this server fetches no addresses and no files"
+        )
+        raise ApiError(400, f"{where}: {message}", where)
     try:
         return read_image(url, where)
     except UserError as err:
