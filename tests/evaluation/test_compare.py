@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer
-from rethink.evaluation.compare import Comparison, Evaluation, Pair, check_runs_differ
+from rethink.evaluation.compare import Evaluation, Pair, check_runs_differ
 from rethink.evaluation.compare import compare as compare_pairs
+from rethink.evaluation.comparison import Comparison
 from rethink.evaluation.intervals import difference, macro_difference
 from support.evaluations import answer, answers, drafts, made, step
 
