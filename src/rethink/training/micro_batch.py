@@ -197,7 +197,7 @@ def lay_out(
     starts_N, widths_N = np.array(spans).T
     positions_F = np.arange(end) + np.repeat(np.array(first_positions) - starts_N, widths_N)
     for prompt_ids, prompt in prompts.items():
-        if after[prompt_ids] != prompt.length:
+        if not isinstance(placed[prompt_ids], range):  # an image has other positions, even where it takes as many
             positions_F[prompt.start : prompt.start + prompt.length] = placed[prompt_ids]
     columns = _columns([samples[i] for i in order], reply_rows)
     return MicroBatch(

@@ -32,11 +32,15 @@ from support.samples import make_sample, sdpa_attention
 from support.vision_models import VISION, save_vision_model
 
 RED, BLUE, WIDE = image(), image("blue", (40, 50)), image("green", (90, 30))
+STRIP = image("purple", (500, 120))
+"""For Qwen-VL, a grid with one row: it takes as many positions as it has vectors."""
+
 ASKED: list[tuple[Message, ...]] = [
     (Message("user", "What color is it?", (RED,)),),
     (Message("user", "What color is it?", (BLUE,)),),
     (Message("user", "Is <image> like <image>?", (RED, WIDE)), Message("assistant", "no"), Message("user", "Sure?")),
     (Message("user", "1+1?"),),
+    (Message("user", "What color is it?", (STRIP,)),),
 ]
 N_NEW = 9
 
@@ -286,6 +290,6 @@ def test_decode_steps_do_not_look_for_images(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("rethink.models.forward.fused.embed_images", count)
     monkeypatch.setattr("rethink.models.forward.modules.embed_images", count)
-    LocalPolicy(family("LLaVA"), Sampling(max_tokens=4)).sample(prompts()[3:], 1)
+    LocalPolicy(family("LLaVA"), Sampling(max_tokens=4)).sample(prompts()[3:4], 1)
     assert n_asked[0] is False
     assert set(n_asked[1:]) == {True}
