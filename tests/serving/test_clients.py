@@ -165,7 +165,7 @@ def test_pydantic_ai_is_told_what_is_not_supported(server: Running) -> None:
     from pydantic_ai import NativeOutput
     from pydantic_ai.exceptions import ModelHTTPError
 
-    asked = {"tools": [add]}, {"output_type": Signs}, {"output_type": NativeOutput(Signs)}
+    asked: list[dict[str, Any]] = [{"tools": [add]}, {"output_type": Signs}, {"output_type": NativeOutput(Signs)}]
     for options, name in zip(asked, ("tools", "tool", "response_format"), strict=True):
         with pytest.raises(ModelHTTPError, match=f"{name}.* is not supported") as found:
             with_agent(server, lambda agent: agent.run(QUESTION), **options)
