@@ -18,7 +18,7 @@ PROBLEMS = """source data split subsets question answer tools options context im
 failure chosen rejected verifier right_threshold verifier_timeout_s verifier_memory_gib verifier_sandbox verifier_in_process
 extraction limit held_out size gym partial_scores numbers largest lines level replies.attempts replies.p_right
 replies.p_careful replies.p_hint replies.candidates replies.phases"""
-MODEL = "path random dtype head_dtype device template template_options thinking"
+MODEL = "path random dtype head_dtype device template template_options thinking image_pixels"
 ENDPOINT = "url key_env concurrency timeout_s retries"
 SAMPLING = "temperature max_tokens top_p top_k"
 
@@ -134,6 +134,7 @@ MISTAKES = {
     "rewards.0.weight=1": "rewards.0.function is missing",
     "method=grpo": "method is a table and has no value: write method.name=grpo",
     "model.dtype=float16": 'model.dtype must be "float32" or "bfloat16", not "float16"',
+    "model.image_pixels=[4, 2]": "model.image_pixels must be the fewest and the most pixels of an image, such as",
     "model.template_options=thinking": "model.template_options must be a table of keys and values, not",
     "training.betas=[0.5]": "training.betas must be a list of 2 values, not 1",
     "training.betas=0.9": "training.betas must be a list, not 0.9",

@@ -42,6 +42,7 @@ def open_model(source: ModelSource, seed: int, checkpoint: str | None = None) ->
         template=source.template,
         template_options=source.template_options,
         thinking=source.thinking,
+        image_pixels=source.image_pixels,
         random_seed=seed if source.random and checkpoint is None else None,
     )
 

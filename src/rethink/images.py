@@ -210,6 +210,13 @@ def key_of(digest: str) -> int:
     return int(digest[: KEY_BITS // 4], 16)
 
 
+def check_pixels(bounds: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the bounds. Raise ValueError unless there are none, or two in order."""
+    if bounds and (len(bounds) != 2 or bounds[0] > bounds[1]):
+        raise ValueError("must be the fewest and the most pixels of an image, such as [3136, 501760], or empty")
+    return bounds
+
+
 def refuse_images(ids: Sequence[int]) -> None:
     """Raise UserError if ids of images would be sent to a server, which only knows tokens."""
     if max(ids, default=0) >= FIRST_ID:

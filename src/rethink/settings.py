@@ -14,6 +14,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, AllowInfNan, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rethink.credentials import check_url, check_variable
+from rethink.images import check_pixels
 from rethink.thinking import check_marks
 from rethink.types import Sampling
 
@@ -44,6 +45,8 @@ class ModelSource:
     - `template_options`: variables that are passed to the chat template.
     - `thinking`: the opening and closing mark of the thinking in replies, if these are not marks of a common model family
       (docs/grading.md).
+    - `image_pixels`: the fewest and the most pixels that images are scaled to, for models that take images of any size
+      (Qwen2.5-VL, Qwen3-VL); empty is what the model's own processor has.
     """
 
     path: str = "tiny"
@@ -54,6 +57,7 @@ class ModelSource:
     template: str = ""
     template_options: dict[str, Any] = field(default_factory=dict)
     thinking: Annotated[tuple[str, ...], AfterValidator(check_marks)] = ()
+    image_pixels: Annotated[tuple[PositiveInt, ...], AfterValidator(check_pixels)] = ()
 
 
 @dataclass(frozen=True)

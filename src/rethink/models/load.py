@@ -51,13 +51,14 @@ def load_model(
     template: str = "",
     template_options: dict[str, Any] | None = None,
     thinking: tuple[str, ...] = (),
+    image_pixels: tuple[int, ...] = (),
     random_seed: int | None = None,
 ) -> LanguageModel:
     """Return a model by folder, GGUF file, hub name or the name of a shipped model ("tiny"), ready to sample and train.
 
     The path of a LoRA adapter gives its base with the adapter. With `random_seed`, only the configuration is read, and
     weights are drawn from the seed. `template` is "plain", "chatml" or the path of a template file; "" is the model's own.
-    `thinking` holds marks beyond those of the common families.
+    `thinking` holds marks beyond those of the common families, `image_pixels` bounds on the size of images.
     A checkpoint's files are compared with its manifest.
 
     Raise UserError when the model cannot be found or is damaged, when its chat template loses messages, or when our
@@ -86,7 +87,7 @@ def load_model(
     _align(module)
     rows = int(module.get_input_embeddings().weight.shape[0])
     check_vocabulary(path, tokenizer, rows)
-    image_text, no_images_because = open_image_text(base_source or source, module.config)
+    image_text, no_images_because = open_image_text(base_source or source, module.config, image_pixels)
     chat = open_chat(path, tokenizer, _stop_ids(module, tokenizer), template, template_options or {}, rows, image_text)
     chat = replace(chat, thinking=thinking, no_images_because=no_images_because)
     model = choose_forward_pass(LanguageModel(module, chat, path=base or path, head_dtype=head_dtype))

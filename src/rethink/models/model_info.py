@@ -60,9 +60,8 @@ def read_model_info(source: ModelSource) -> ModelInfo | None:
     )  # the generation config may name more; prompts do not depend on them
     rows = int(config.vocab_size)
     check_vocabulary(path, tokenizer, rows)
-    image_text, no_images_because = open_image_text(
-        folder if base_folder is None else base_folder, opened_config(whole)
-    )
+    opened = folder if base_folder is None else base_folder
+    image_text, no_images_because = open_image_text(opened, opened_config(whole), source.image_pixels)
     chat = open_chat(path, tokenizer, stop_ids, source.template, source.template_options, rows, image_text)
     return ModelInfo(replace(chat, no_images_because=no_images_because), max_positions(config), config)
 

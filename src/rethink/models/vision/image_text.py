@@ -121,21 +121,36 @@ def has_processor(folder: str) -> bool:
     return any((Path(folder) / name).is_file() for name in FILES)
 
 
-def open_image_text(folder: str, config: Any) -> tuple[ImageText | None, str]:
+def open_image_text(folder: str, config: Any, image_pixels: tuple[int, ...] = ()) -> tuple[ImageText | None, str]:
     """Return the image side of a model's chat; or None and why the model takes no images.
 
-    A processor that cannot be opened is no error, since texts need none."""
+    A processor that cannot be opened is no error, since texts need none. `image_pixels` replaces its bounds on the size of
+    images; raise UserError if it has none."""
     is_here = Path(folder).is_dir()
     if not has_vision_tower(config) or (is_here and not has_processor(folder)):
         return None, NO_IMAGES
     try:
-        return ImageText(_open_processor(folder, config), getattr(config, "image_token_id", None)), ""
+        found = ImageText(_open_processor(folder, config), getattr(config, "image_token_id", None))
     except OSError as err:  # a model on the hub may have no processor
         return None, f"cannot open its image processor: {reason(err)}" if is_here else NO_IMAGES
     except ImportError as err:
         return None, f"its image processor needs a package: {reason(err)}"
     except Exception as err:  # the library raises errors of all kinds for files that it cannot read
         return None, f"cannot open its image processor: {reason(err)}"
+    if image_pixels:
+        _bound_pixels(found.processor.image_processor, image_pixels)
+    return found, ""
+
+
+def _bound_pixels(images: Any, bounds: tuple[int, ...]) -> None:
+    """Set the fewest and the most pixels of an image, which the Qwen-VL family calls edges."""
+    size = getattr(images, "size", None)
+    if not hasattr(images, "merge_size") or size is None:
+        raise UserError(
+            f"model.image_pixels is for models that take images of any size, such as Qwen2.5-VL; {type(images).__name__} "
+            "has no such bounds"
+        )
+    images.size = type(size)(shortest_edge=bounds[0], longest_edge=bounds[1])
 
 
 def _open_processor(folder: str, config: Any) -> Any:
