@@ -1,4 +1,4 @@
-"""The recipes of real size, and the model family of each (`support.families`)."""
+"""The recipes of real size, and the model family of each (`support.families`, `support.vision_models`)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ FAMILY = {
     **{name: family for name, (_, family) in RRR_RECIPES.items()},
     "thinktuning-llama3.2-3b": "llama3",
     "gsr-qwen2.5-7b": "qwen2-7b",
+    **dict.fromkeys(("vlrethinker-qwen2.5-vl-7b", "ton-qwen2.5-vl-3b-start", "ton-qwen2.5-vl-3b"), "Qwen2.5-VL"),
 }
-DATA_RECIPES = {"rrr-countdown-data", "rrr-calls-data", "gsr-qwen2.5-7b-data"}
+DATA_RECIPES = {"rrr-countdown-data", "rrr-calls-data", "gsr-qwen2.5-7b-data", "ton-qwen2.5-vl-3b-data"}
 PROTOCOL_RECIPES = {"thinktwice-protocol", "thinktwice-cross"}

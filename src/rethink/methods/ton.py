@@ -1,4 +1,4 @@
-"""TON, Think or Not (Wang et al., arXiv 2505.16854), for text: thoughts that are left empty at random in the cold start,
+"""TON, Think or Not (Wang et al., arXiv 2505.16854): thoughts that are left empty at random in the cold start,
 then GRPO that rewards the form of a reply and its answer. The policy learns when a thought is worth its tokens, without
 a reward for short replies.
 

@@ -1,4 +1,4 @@
-"""VL-Rethinker (Wang et al., arXiv 2504.08837), on text: GRPO that replays samples with an advantage, and forced
+"""VL-Rethinker (Wang et al., arXiv 2504.08837): GRPO that replays samples with an advantage, and forced
 rethinking, which continues finished replies behind a trigger and imitates what leads to a right answer.
 
 Where the paper and the released code differ, we follow the paper: the release never replays, and imitates whole replies,
