@@ -80,7 +80,7 @@ class App:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise ApiError(415, "send JSON, with the header Content-Type: application/json")
         body, limits = await self._read_body(request), self.service.limits
-        if b"image_url" in body:  # decoding takes time, in which other requests go on
+        if b"image_url" in body:  # decoding takes time; meanwhile, other requests continue
             asked = await asyncio.to_thread(read_chat_request, body, limits)
         else:
             asked = read_chat_request(body, limits)
