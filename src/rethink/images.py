@@ -160,6 +160,19 @@ def mark_places(text: str, n_images: int, where: str) -> str:
     return stripped if MARK not in stripped else text
 
 
+def without_numbers(texts: Sequence[str], n_images: int) -> list[str]:
+    """Return the texts of a conversation with plain marks in place of "<image 1>" to "<image n>", if these are in order in
+    all texts; otherwise as they are.
+
+    >>> without_numbers(["<image 1> What?", "And <image 2>?"], 2)
+    ['<image> What?', 'And <image>?']
+    """
+    numbers = [int(n) for text in texts for n in _NUMBERED.findall(text)]
+    if numbers != list(range(1, n_images + 1)):
+        return list(texts)
+    return [_NUMBERED.sub(MARK, text) for text in texts]
+
+
 def numbers_as_words(text: str) -> str:
     """Return a text with words in place of marks with numbers.
 
@@ -261,6 +274,8 @@ def _read_file(name: str, where: str, folder: Path | None) -> Image:
     file = file if folder is None or file.is_absolute() else folder / file
     try:
         data = file.read_bytes()
+    except ValueError as err:  # a NUL in the name
+        raise UserError(f"{where}: {name[:80]!r} is no path of a file") from err
     except OSError as err:
         reason = "there is no file" if isinstance(err, FileNotFoundError) else f"cannot read ({err.strerror})"
         raise UserError(f"{where}: {reason} {file}") from err

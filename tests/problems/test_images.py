@@ -67,6 +67,12 @@ def test_images_stay_in_their_turns() -> None:
     assert [m.images for m in Prompts().messages(problem)] == [(RED,), (), (BLUE,)]
     assert problem.all_images == (RED, BLUE)
     assert "And <image> then?" in user_message(problem).content
+    numbered = [
+        {**turn, "content": turn["content"].replace("<image>", f"<image {n}>")}
+        for n, turn in zip((1, 0, 2), turns, strict=True)
+    ]
+    problem = load({"question": numbered, "images": [png(), png("blue")]})
+    assert [m.images for m in Prompts().messages(problem)] == [(RED,), (), (BLUE,)]
 
 
 def test_a_file_with_paths_and_a_missing_image(tmp_path: Path) -> None:

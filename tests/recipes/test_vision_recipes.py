@@ -16,7 +16,6 @@ from transformers import GenerationConfig
 
 from rethink.commands import prepare as prepare_command
 from rethink.images import FIRST_ID
-from rethink.models.load import load_model
 from rethink.objectives import Clip, Imitate, PolicyGradient
 from rethink.problems import source
 from rethink.recipe import load_recipe
@@ -163,15 +162,3 @@ def test_eval_on_suites_with_images(
         for n, problem in enumerate(VISION_CASES[name].expected)
     }
     assert {answer["problem"]: len(answer["images"]) for answer in answers} == expected
-
-
-def test_bounds_of_image_sizes_are_kept(model: Path, tmp_path: Path) -> None:
-    """Guards against a checkpoint that scales images in another way than the run that made it."""
-    from rethink.types import Message
-    from support.images import image
-
-    shown = (Message("user", "?", (image("red", (200, 160)),)),)
-    plain, bounded = load_model(str(model)), load_model(str(model), image_pixels=(256, 1024))
-    counts = [sum(i >= FIRST_ID for i in found.chat.encode(shown)) for found in (plain, bounded)]
-    assert counts[0] > counts[1] >= 1
-    assert counts[1] * 16 * 16 <= 1024

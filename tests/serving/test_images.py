@@ -1,4 +1,4 @@
-"""Images in requests: a server process with a tiny model that can see, and the real openai client."""
+"""Images in requests: a server process with a tiny vision-language model, and the real openai client."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("server")
     model = save_vision_model(folder / "model", "Idefics3")
     settings = "model.device=cpu", "prompts.solve={question}", "evaluation.sampling.max_tokens=12"
-    running = start_server(folder, model, "--name", "see", "--max-body", 400_000, *settings)
+    running = start_server(folder, model, "--name", "vlm", "--max-body", 400_000, *settings)
     yield running
     running.process.terminate()
     assert exit_code(running.process) == 0
@@ -75,14 +75,14 @@ def test_the_openai_client_sends_images(server: Running) -> None:
     create: Any = server.client().chat.completions.create
 
     def reply(*parts: dict[str, Any]) -> str:
-        found = create(model="see", messages=ask(*parts), temperature=0)
+        found = create(model="vlm", messages=ask(*parts), temperature=0)
         return f"{found.usage.prompt_tokens} {found.choices[0].message.content}"
 
     red, blue, text = part("red"), part("blue"), words("What color?")
     replies = [reply(text), reply(red, text), reply(blue, text), reply(red, blue, text), reply(blue, red, text)]
     assert len(set(replies)) == 5
     assert reply(red, blue, text) == replies[3]
-    chunks = create(model="see", messages=ask(red, blue, text), temperature=0, stream=True)
+    chunks = create(model="vlm", messages=ask(red, blue, text), temperature=0, stream=True)
     streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert replies[3].partition(" ")[2] == streamed
 
@@ -93,31 +93,31 @@ def test_images_that_are_refused(server: Running) -> None:
     create: Any = server.client().chat.completions.create
     for url in ("http://169.254.169.254/latest", "https://example.org/a.png", "file:///etc/passwd", "/etc/passwd"):
         with pytest.raises(openai.BadRequestError, match="fetches no addresses and no files") as found:
-            create(model="see", messages=ask({"type": "image_url", "image_url": {"url": url}}, words("?")))
+            create(model="vlm", messages=ask({"type": "image_url", "image_url": {"url": url}}, words("?")))
         assert found.value.param == "messages[0].content"
     stream = io.BytesIO()
     Image.new("1", (8000, 6000)).save(stream, "PNG")
     assert len(stream.getvalue()) < 100_000
     with pytest.raises(openai.BadRequestError, match="more than 40 million pixels"):
-        create(model="see", messages=ask(part("", stream.getvalue()), words("?")))
+        create(model="vlm", messages=ask(part("", stream.getvalue()), words("?")))
     with pytest.raises(openai.BadRequestError, match="damaged or no image"):
-        create(model="see", messages=ask(part("", b"<svg/>"), words("?")))
+        create(model="vlm", messages=ask(part("", b"<svg/>"), words("?")))
     noise = io.BytesIO()
     Image.effect_noise((800, 600), 60).save(noise, "PNG")
     with pytest.raises(openai.APIStatusError, match="the server's --max-body") as large:
-        create(model="see", messages=ask(part("", noise.getvalue()), words("?")))
+        create(model="vlm", messages=ask(part("", noise.getvalue()), words("?")))
     assert large.value.status_code == 413
-    assert create(model="see", messages=ask(part("red"), words("?"))).choices
+    assert create(model="vlm", messages=ask(part("red"), words("?"))).choices
 
 
 @pytest.mark.slow
-def test_a_model_that_cannot_see_says_so(tmp_path: Path) -> None:
+def test_a_text_model_says_that_it_takes_no_images(tmp_path: Path) -> None:
     """Guards against questions that are answered without their images."""
     running = start_server(tmp_path, "tiny-signs", "--recipe", "demo-gsr")
     try:
         create: Any = running.client().chat.completions.create
         for stream in (False, True):
-            with pytest.raises(openai.BadRequestError, match="this model cannot see"):
+            with pytest.raises(openai.BadRequestError, match="takes none: it has no vision tower"):
                 list(create(model="tiny-signs", messages=ask(part("red"), words("1 2 -> 3")), stream=stream))
     finally:
         running.process.terminate()

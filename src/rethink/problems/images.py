@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from rethink.errors import UserError
-from rethink.images import MARK, Image, mark_places, read_image, read_images
+from rethink.images import MARK, Image, mark_places, read_image, read_images, without_numbers
 from rethink.problems.rows import Row
 from rethink.types import Message
 
@@ -84,9 +84,10 @@ def place_images(messages: Sequence[Message], images: Sequence[Image], where: st
     with images in their parts keep these. Raise UserError if marks and images do not match."""
     left = list(images)
     found: list[Message] = []
-    for n, message in enumerate(messages):
+    texts = without_numbers([message.content for message in messages], len(images))
+    for n, (message, marked) in enumerate(zip(messages, texts, strict=True)):
         is_last = n == len(messages) - 1
-        n_own = len(left) if is_last else message.content.count(MARK)
+        n_own = len(left) if is_last else marked.count(MARK)
         if message.images:
             if is_last and left:
                 raise UserError(f"{where} has images in its messages and in another column; leave one of them out")
@@ -95,6 +96,6 @@ def place_images(messages: Sequence[Message], images: Sequence[Image], where: st
             raise UserError(f"{where} has more marks {MARK} than the row has images ({len(images)})")
         else:
             own, left = tuple(left[:n_own]), left[n_own:]
-        text = mark_places(message.content, len(own), where) if own else message.content
+        text = mark_places(marked, len(own), where) if own else message.content
         found.append(replace(message, content=text, images=own))
     return found

@@ -60,9 +60,10 @@ def _form_of(row: Row, kind: str) -> str:
         return "The answer is a list in square brackets, for example [1, 2, 3]."
     if kind == "integer":
         return "The answer is a whole number."
-    places = int(row.value("precision")) if row.has("precision") else 0
-    if places not in _PLACES:
-        raise UserError(f"{row.location}: the precision of a float is {places}, not 1 or 2")
+    given = row.text("precision") if row.has("precision") else "0"
+    places = next((n for n in _PLACES if given.strip() in (str(n), f"{n}.0")), None)
+    if places is None:
+        raise UserError(f"{row.location}: the precision of a float is {given}, not 1 or 2")
     return f"Give the answer with {_PLACES[places]}."
 
 

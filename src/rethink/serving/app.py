@@ -25,6 +25,9 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 ROUTES = "/v1/chat/completions, /v1/models, /health and /metrics"
 
+DECODING = 4
+"""The requests whose images are decoded at once: one may hold images of 120 MB each."""
+
 LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
 
 
@@ -37,6 +40,7 @@ class App:
     def __init__(self, service: Service, key: str = "", hosts: frozenset[str] | None = None) -> None:
         self.service, self.hosts = service, hosts
         self._key = key.encode()
+        self._decoding = asyncio.Semaphore(DECODING)
 
     def build(self) -> Starlette:
         """Return the ASGI application."""
@@ -80,8 +84,10 @@ class App:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise ApiError(415, "send JSON, with the header Content-Type: application/json")
         body, limits = await self._read_body(request), self.service.limits
-        if b"image_url" in body:  # decoding takes time; meanwhile, other requests continue
-            asked = await asyncio.to_thread(read_chat_request, body, limits)
+        if b"image" in body or b"\\u" in body:  # decoding takes time; meanwhile, other requests continue
+            async with self._decoding:
+                self.service.check_room()
+                asked = await asyncio.to_thread(read_chat_request, body, limits)
         else:
             asked = read_chat_request(body, limits)
         call = self.service.start(asked)

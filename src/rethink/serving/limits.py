@@ -14,8 +14,8 @@ class Limits:
     - `max_samples`: the replies that all passes of all choices of a request draw together.
     - `concurrency`: the choices that are worked on at once; `queue`: those that wait, before requests get HTTP 429.
     - `max_images`: the images of a request.
-    - `body_bytes`, `body_s`: the size of a request's body, and the seconds in which it must arrive; for a model that can
-      see, the size is `image_body_bytes`: room for photos in base64.
+    - `body_bytes`, `body_s`: the size of a request's body, and the seconds in which it must arrive; for a vision-language
+      model, the size is `image_body_bytes`: room for photos in base64.
     - `grace_s`: the seconds that running requests get after SIGTERM.
     """
 

@@ -125,14 +125,11 @@ class Service:
 
     def start(self, request: ChatRequest) -> Call:
         """Start to answer a request. Raise ApiError if it cannot be answered, or not now."""
-        if self.is_draining:
-            raise ApiError(503, "the server is shutting down", retry_after_s=10)
+        self.check_room()
         strategy = self.model.find_strategy(request.model, request.n, self.limits)
         if request.n > self.limits.concurrency + self.limits.queue:
             raise ApiError(400, f"n = {request.n} is more than this server works on", "n")
-        if self._n_choices + request.n > self.limits.concurrency + self.limits.queue:
-            message = f"{self._n_choices} choices are running or waiting, and no more can; try again later"
-            raise ApiError(429, message, code="rate_limit_exceeded", retry_after_s=1)
+        self.check_room(request.n)
         call = Call(self, request, strategy)
         loop = asyncio.get_running_loop()
         self._calls.add(call)
@@ -141,6 +138,14 @@ class Service:
         for choice in range(request.n):
             loop.run_in_executor(self._threads, call.work, choice).add_done_callback(lambda _: self._one_less())
         return call
+
+    def check_room(self, n: int = 1) -> None:
+        """Raise ApiError if the server is shutting down, or works on too many choices for n more."""
+        if self.is_draining:
+            raise ApiError(503, "the server is shutting down", retry_after_s=10)
+        if self._n_choices + n > self.limits.concurrency + self.limits.queue:
+            message = f"{self._n_choices} choices are running or waiting, and no more can; try again later"
+            raise ApiError(429, message, code="rate_limit_exceeded", retry_after_s=1)
 
     def end(self, call: Call, status: int) -> None:
         """Count an answered call, and cancel what is left of it."""

@@ -28,6 +28,29 @@ def test_bounds_of_image_sizes(tmp_path: Path) -> None:
     assert counts[1] * 16 * 16 <= 1024
 
 
+def test_a_saved_model_keeps_the_bounds(tmp_path: Path) -> None:
+    """Guards against a checkpoint or an export that scales images in another way than its run did."""
+    folder, saved = save_vision_model(tmp_path / "model", "Qwen2.5-VL"), tmp_path / "saved"
+    shown = (Message("user", "?", (image("red", (200, 160)),)),)
+    model = load_model(str(folder), image_pixels=(256, 1024))
+    model.module.save_pretrained(saved)
+    model.chat.save(saved)
+    assert load_model(str(saved)).chat.encode(shown) == model.chat.encode(shown)
+    assert len(load_model(str(folder)).chat.encode(shown)) > len(model.chat.encode(shown))
+
+
+@pytest.mark.parametrize("name", ["Qwen2.5-VL", "LLaVA"])
+def test_a_bfloat16_output_layer_is_no_fault(name: str, tmp_path: Path) -> None:
+    """Guards against a check of the pass over an image that mistakes rounding for a wrong pass."""
+    assert load_model(str(save_vision_model(tmp_path, name)), head_dtype="bfloat16").image_vectors is not None
+
+
+def test_a_text_model_has_no_bounds(model_folders: dict[str, Path]) -> None:
+    """Guards against a setting that has no effect."""
+    with pytest.raises(UserError, match=r"model\.image_pixels is for models that take images"):
+        read_model_info(ModelSource(str(model_folders["qwen3"]), image_pixels=(256, 1024)))
+
+
 def test_a_processor_without_bounds(tmp_path: Path) -> None:
     """Guards against a setting that has no effect."""
     folder = str(save_vision_model(tmp_path, "LLaVA"))

@@ -125,9 +125,11 @@ def open_image_text(folder: str, config: Any, image_pixels: tuple[int, ...] = ()
     """Return the image side of a model's chat; or None and why the model takes no images.
 
     A processor that cannot be opened is no error, since texts need none. `image_pixels` replaces its bounds on the size of
-    images; raise UserError if it has none."""
+    images; raise UserError if there are none to replace."""
     is_here = Path(folder).is_dir()
     if not has_vision_tower(config) or (is_here and not has_processor(folder)):
+        if image_pixels:
+            raise UserError(f"model.image_pixels is for models that take images, and {folder} takes none; leave it out")
         return None, NO_IMAGES
     try:
         found = ImageText(_open_processor(folder, config), getattr(config, "image_token_id", None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,17 @@ class ImagesOnly:
         return found | {"mm_token_type_ids": (found["input_ids"] == image_id).int()}
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the image processor, and copy the files of the whole processor where they are at hand."""
-        self.image_processor.save_pretrained(folder)
+        """Copy the files of the whole processor where they are at hand, and write the image processor, whose bounds may be
+        others, into them."""
         for pattern in FILES:
             for file in self.folder.glob(pattern):
                 shutil.copy(file, folder)
+        self.image_processor.save_pretrained(folder)
+        whole = Path(folder) / "processor_config.json"
+        settings = json.loads(whole.read_text(encoding="utf-8")) if whole.is_file() else {}
+        if "image_processor" in settings:
+            settings["image_processor"] = json.loads(self.image_processor.to_json_string())
+            whole.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def images_only(folder: str, config: Any) -> ImagesOnly | None:
