@@ -7,7 +7,7 @@
     grpo, think_twice  SmolLM2-135M-Instruct on GSM8K, as many updates as fit the time (--model FILE, --gsm8k FOLDER)
 
 Models of the middle stages are random, with 0.6 and 4 billion parameters. Each stage is a process that prints, and saves
-OUT/STAGE.json when it ends; a stage with that file is not repeated, and a failed one does not stop the others. The exit
+OUT/STAGE.json when it ends; a stage that has ended well is not repeated, and a failed one stops no other. The exit
 code is 1 if a stage failed or was left out for time, and 2 without a CUDA device. `--device cpu --tiny` runs the same code
 on tiny models, as a test of the program; `--stages` chooses stages, and with one stage runs it in this process.
 """
@@ -17,8 +17,10 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,8 +32,11 @@ from transformers.utils import logging
 import gpu_real
 import gpu_speed
 
-DEADLINE_S = 450
-"""Seconds after which no new stage starts."""
+LIMIT_S = 570
+"""Seconds after which nothing runs any more; no stage starts in the last MIN_S of them."""
+
+MIN_S, STAGE_S = 40, 180
+"""The least seconds for a stage, and the most: one that hangs must not take the time of the others."""
 
 ROOT = Path(__file__).parents[1]
 REAL = ("grpo", "think_twice")
@@ -67,8 +72,9 @@ def parse() -> argparse.Namespace:
 
 def stage_names(*, tiny: bool) -> list[str]:
     """Return the names of all stages, in order."""
-    names = [plan.workload.name for plan in plans(tiny=tiny)]
-    return ["tests", "graphs", *(f"{what} {name}" for name in names for what in ("sampling", "training")), *REAL]
+    small, large = (plan.workload.name for plan in plans(tiny=tiny))
+    first = ("tests", "graphs", f"sampling {small}", f"training {small}")
+    return [*first, *REAL, f"sampling {large}", f"training {large}"]
 
 
 def plans(*, tiny: bool) -> tuple[gpu_speed.Plan, ...]:
@@ -79,19 +85,38 @@ def run_all(chosen: list[str], given: argparse.Namespace) -> int:
     """Run each stage that has no result yet in a process, so that a crash or its memory ends with it."""
     start, failed = time.monotonic(), 0
     for name in chosen:
-        if result_file(given.out, name).is_file():
+        if is_done(given.out, name):
             print(f"== {name}: done before", flush=True)
             continue
-        if time.monotonic() - start > DEADLINE_S:
+        left_s = LIMIT_S - (time.monotonic() - start)
+        if left_s < MIN_S:
             print(f"== {name}: left out, time is up", flush=True)
             failed += 1
             continue
         print(f"== {name}", flush=True)
         began = time.monotonic()
-        code = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--stages", name], check=False).returncode
+        command = [sys.executable, __file__, *sys.argv[1:], "--stages", name]
+        try:
+            code = subprocess.run(command, check=False, timeout=min(STAGE_S, left_s)).returncode
+        except subprocess.TimeoutExpired:
+            code = -1
         failed += code != 0
         print(f"== {name}: {'failed' if code else 'ended'} after {time.monotonic() - began:.0f} s", flush=True)
     return int(failed > 0)
+
+
+def is_done(out: Path, name: str) -> bool:
+    """Return whether a stage has a result; one that failed or was left out is tried again."""
+    file = result_file(out, name)
+    if not file.is_file():
+        return False
+    found = json.loads(file.read_text())
+    return "left_out" not in found and not has_failed(found)
+
+
+def has_failed(found: dict[str, Any]) -> bool:
+    """Return whether a part of a stage's result, at any depth, is a failure."""
+    return '"failed":' in json.dumps(found)
 
 
 def run_stage(name: str, given: argparse.Namespace) -> int:
@@ -101,12 +126,10 @@ def run_stage(name: str, given: argparse.Namespace) -> int:
     print(f"torch {torch.__version__}, {device_name(device)}")
     start = time.monotonic()
     found = stage(name, given, device)()
-    if device.type == "cuda":
-        found["peak_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
     record = {"stage": name, "device": device_name(device), "torch": torch.__version__, **found}
     record["seconds"] = time.monotonic() - start
     result_file(given.out, name).write_text(json.dumps(record, indent=1) + "\n")
-    return int("failed" in found)
+    return int(has_failed(found))
 
 
 def stage(name: str, given: argparse.Namespace, device: torch.device) -> Callable[[], dict[str, Any]]:
@@ -126,15 +149,26 @@ def stage(name: str, given: argparse.Namespace, device: torch.device) -> Callabl
 
 def tests() -> dict[str, Any]:
     """Run the tests marked `gpu`."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/gpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "gpu",
+        "-W",
+        "default",
+        "-p",
+        "no:cacheprovider",
+        "tests/gpu",
+    ]
     done = subprocess.run(command, cwd=ROOT, check=False)
     return {} if done.returncode == 0 else {"failed": f"pytest ended with code {done.returncode}"}
 
 
 def graphs_work(out: Path) -> bool:
-    """Return whether the stage "graphs" found that they work; without its result, they are tried."""
-    file = result_file(out, "graphs")
-    return not file.is_file() or "failed" not in json.loads(file.read_text())
+    """Return whether the stage "graphs" found that they work; without its result, they are not tried."""
+    return is_done(out, "graphs")
 
 
 def real(method: str, given: argparse.Namespace) -> dict[str, Any]:
@@ -144,7 +178,10 @@ def real(method: str, given: argparse.Namespace) -> dict[str, Any]:
     if isinstance(run, str):
         print(f"{method}: left out, {run}")
         return {"left_out": run}
-    return gpu_real.train_for(run, method, given.out / f"run-{method}", given.device)
+    with tempfile.TemporaryDirectory() as folder:
+        found = gpu_real.train_for(run, method, Path(folder) / "run", given.device)
+        shutil.copy(Path(folder) / "run" / "metrics.jsonl", given.out / f"{method}-metrics.jsonl")
+    return found
 
 
 def result_file(out: Path, name: str) -> Path:

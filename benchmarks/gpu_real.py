@@ -7,16 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rethink.prompts import PromptTexts
 from rethink.recipe import load_recipe
 from rethink.training.loop import train
 from rethink.training.run import open_run
 from rethink.training.update_log import evaluate_held_out
 
 GSM8K = (
-    "prompts.solve={question}\nLet's think step by step, and write the final answer in \\\\boxed{{}}.",
+    "prompts.solve={question}\nLet's think step by step, and write the final answer in \\boxed{}.",
+    f"prompts.refine={PromptTexts().refine}",
+    "problems.question=extra_info.question",
+    "problems.answer=reward_model.ground_truth",
     "problems.verifier=boxed",
+    "evaluation.problems.question=extra_info.question",
+    "evaluation.problems.answer=reward_model.ground_truth",
+    "evaluation.problems.verifier=boxed",
     "problems_per_batch=32",
     "sampling.max_tokens=256",
+    "evaluation.sampling.max_tokens=256",
     "training.lr=5e-6",
     "evaluation.problems.limit=200",
 )

@@ -8,6 +8,7 @@ and with transformers' `generate`; training with the rate of a large matrix prod
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import sys
 import time
@@ -239,10 +240,18 @@ def sampling_stage(plan: Plan, device: torch.device, *, graphs: bool) -> dict[st
             decoded, groups = decoding(bench, rate)
             found[f"{rows} rows {'with' if bench.policy.cuda_graphs else 'without'} graphs"] = decoded
     half = copy.deepcopy(model.module).to(bench.policy.dtype)
-    found["log_probs"] = check_large(bench, half, groups)
     n_tokens = sum(len(s.ids) for group in groups for s in group)
-    found["generate"] = against_generate(bench, half, decoded["whole_s"], n_tokens)
-    return found
+    found |= attempt("generate", lambda: against_generate(bench, half, decoded["whole_s"], n_tokens))
+    return found | attempt("log_probs", lambda: check_large(bench, half, groups))
+
+
+def attempt(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the result under its name; or what failed, so that it costs no other result of the stage."""
+    try:
+        return {name: work()}
+    except (Exception, SystemExit) as error:
+        print(f"{name} failed: {error}", file=sys.stderr)
+        return {"failed": f"{name}: {error}"}
 
 
 def training_stage(plan: Plan, device: torch.device) -> dict[str, Any]:
@@ -263,9 +272,7 @@ def _training(plan: Plan, device: torch.device, micro_batch_tokens: int) -> dict
     rate = large_product_rate(bench.trainer.dtype, device, 8192 if device.type == "cuda" else 512)
     print(f"{plan.workload.name}: micro-batches of {micro_batch_tokens} tokens, products {rate / 1e12:.3g} TFLOP/s")
     found = {"product_rate": rate, **training(bench, rate)}
-    if device.type == "cuda":
-        found["memory"] = against_plan(plan, bench, micro_batch_tokens)
-    return found
+    return found | attempt("memory", lambda: against_plan(plan, bench, micro_batch_tokens))
 
 
 def against_plan(plan: Plan, bench: Bench, micro_batch_tokens: int) -> dict[str, float]:
@@ -275,9 +282,11 @@ def against_plan(plan: Plan, bench: Bench, micro_batch_tokens: int) -> dict[str,
     memory = MemorySettings(micro_batch_tokens=micro_batch_tokens, chunk_tokens=Training.chunk_tokens)
     planned = planned_peak(plan.shape(), memory, update_of(some)).n_bytes
     bench.policy.release_memory()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
+    is_gpu = device.type == "cuda"
+    if is_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
     bench.trainer.apply(update_of(some, bench.trainer.version))
-    measured = torch.cuda.max_memory_allocated(device)
+    measured = float(torch.cuda.max_memory_allocated(device)) if is_gpu else math.nan
     print(f"{work.name}: an update takes {measured / 2**30:.1f} GiB, the plan says {planned / 2**30:.1f}")
-    return {"measured_bytes": float(measured), "planned_bytes": planned}
+    return {"measured_bytes": measured, "planned_bytes": planned}

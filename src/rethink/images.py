@@ -161,8 +161,8 @@ def mark_places(text: str, n_images: int, where: str) -> str:
 
 
 def without_numbers(texts: Sequence[str], n_images: int) -> list[str]:
-    """Return the texts of a conversation with plain marks in place of "<image 1>" to "<image n>", if these are in order in
-    all texts; otherwise as they are.
+    """Return the texts of a conversation with plain marks in place of "<image 1>" to "<image n>", if these are in order
+    over the whole conversation; otherwise as they are.
 
     >>> without_numbers(["<image 1> What?", "And <image 2>?"], 2)
     ['<image> What?', 'And <image>?']

@@ -34,7 +34,7 @@ def busy_machine(record: Record) -> list[str]:
     n_threads = torch.get_num_threads()
     seconds = sum(record.get(stage, 0.0) for stage in STAGES)
     waited = record.get("core_wait_s", 0.0)
-    if seconds < MIN_SECONDS or waited <= LIMIT * n_threads * seconds:
+    if n_threads < 2 or seconds < MIN_SECONDS or waited <= LIMIT * n_threads * seconds:
         return []
     return [
         f"the machine is busy: in {seconds:.0f} s, the {n_threads} threads of this run waited {waited:.0f} s for a core "
