@@ -52,16 +52,19 @@ def wanted(server: Running) -> Any:
     return server.client().chat.completions.create(model="tiny-signs+refine", messages=messages, seed=1)
 
 
-def langchain_model(server: Running) -> Any:
+@pytest.fixture
+def langchain_model(server: Running) -> Iterator[Any]:
+    """LangChain's model of the server, whose connections end with the test."""
     module = pytest.importorskip("langchain_openai", reason="langchain-openai is not installed")
-    url = f"{server.url}/v1"
-    return module.ChatOpenAI(base_url=url, api_key="none", model="tiny-signs+refine", seed=1, max_retries=0)
+    where = {"base_url": f"{server.url}/v1", "api_key": "none", "model": "tiny-signs+refine"}
+    with httpx2.Client(timeout=120) as client:
+        yield module.ChatOpenAI(**where, seed=1, max_retries=0, http_client=client)
 
 
-def test_langchain_gets_reply_and_usage(server: Running, wanted: Any) -> None:
+def test_langchain_gets_reply_and_usage(langchain_model: Any, wanted: Any) -> None:
     """Guards against replies that LangChain cannot read, whole, in a stream and in a batch, and tokens that it does not
     count."""
-    model = langchain_model(server)
+    model = langchain_model
     reply = model.invoke(QUESTION)
     assert reply.text == wanted.choices[0].message.content
     counts = {"input": wanted.usage.prompt_tokens, "output": wanted.usage.completion_tokens}
@@ -83,9 +86,9 @@ def sum_of(chunks: Iterator[Any]) -> Any:
     return first
 
 
-def test_langchain_sends_a_conversation(server: Running) -> None:
+def test_langchain_sends_a_conversation(langchain_model: Any) -> None:
     """Guards against messages that are refused: replies that are sent back, names of roles, parts of text."""
-    model = langchain_model(server)
+    model = langchain_model
     first = model.invoke([("system", "Use signs."), ("human", QUESTION)])
     parts = [{"type": "text", "text": "3 4 5 -> 17"}, {"type": "text", "text": " ; 2 7 9 -> 5"}]
     again = model.invoke([("human", QUESTION), first, {"role": "user", "content": parts}])
@@ -93,9 +96,9 @@ def test_langchain_sends_a_conversation(server: Running) -> None:
     assert again.usage_metadata["input_tokens"] > first.usage_metadata["input_tokens"]
 
 
-def test_langchain_is_told_what_is_not_supported(server: Running) -> None:
+def test_langchain_is_told_what_is_not_supported(langchain_model: Any) -> None:
     """Guards against tools and forms that are silently ignored, so that a program waits for a call that cannot come."""
-    model = langchain_model(server)
+    model = langchain_model
     with pytest.raises(openai.BadRequestError, match="tools is not supported"):
         model.bind_tools([add]).invoke(QUESTION)
     for method, name in (
