@@ -54,7 +54,7 @@ def test_a_path_a_loaded_evaluation_and_answers_are_the_same(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("before", "metric", "message"),
     [
-        (answers([(R, R)]), "acc", "--metric acc has no effect"),
+        (answers([(R, R)]), "acc", "metric has no effect on evaluations that are loaded"),
         ([], (), "compare needs paths, or what load_evaluation or evaluate returns"),
         (["answers.jsonl"], (), "compare needs paths"),
         ("missing", (), "missing holds no answers of an evaluation"),

@@ -39,6 +39,10 @@ def compare(
     >>> print(str(comparison).splitlines()[0])
     after minus before, in points, paired by problem, with 95% intervals and p-values
     """
+    if metric and not isinstance(before, str | Path) and not isinstance(after, str | Path):
+        raise UserError(
+            "metric has no effect on evaluations that are loaded: give it to load_evaluation, or give paths"
+        )
     first, second = align([_evaluation(before, "before", metric), _evaluation(after, "after", metric)])
     _refuse_useless(metric, [first, second])
     return compare_pairs([(second, first)], ks)
