@@ -1,4 +1,4 @@
-"""How far an output layer in bfloat16 moves the log-probs of a real model: `python benchmarks/head_precision.py MODEL TEXT`.
+"""How far an output layer in bfloat16 moves log-probs: `python benchmarks/head_precision.py MODEL TEXT`, with a real model.
 
 Compares, over the first 500 tokens of a text file, bfloat16 factors with float32 sums (`model.head_dtype`), and logits that
 are rounded to bfloat16 too, with an output layer in float32. Everything before it is the same.
