@@ -17,11 +17,10 @@ from support.command_line import in_process
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
-SHORTER = {"80": "4", "120": "6", "000120": "000006", "40": "2"}
+SHORTER = {"80": "4", "120": "6", "000120": "000006"}
 """Numbers of updates in the README's commands, and what they become here."""
 
 FEWER = "evaluation.problems.limit=7"
-"""The demo, too, evaluates on 7 problems here."""
 
 
 def console_lines() -> list[str]:
@@ -42,12 +41,9 @@ def test_the_commands_of_rethink_run_in_the_order_of_the_readme(
     """Guards against a documented command that no longer runs after those before it.
 
     They run in this process, as imports would take most of the time; `test_guide.py` starts processes."""
-    (tmp_path / "problems.jsonl").write_text(json.dumps({"question": "What is 1/2 + 1/3?", "answer": "5/6"}) + "\n")
-    (tmp_path / "answers.jsonl").write_text(json.dumps({"reply": "It is \\boxed{5/6}.", "gold": "5/6"}) + "\n")
     (tmp_path / "answers.jsonl").write_text(json.dumps({"gold": "5/6", "reply": "It is \\boxed{\\frac56}."}) + "\n")
     commands = [line for line in console_lines() if line.startswith("rethink ")]
     assert len(commands) >= 6
-    monkeypatch.setattr("rethink.commands.demo.load_recipe", lambda file, given: load_recipe(file, [*given, FEWER]))
     rethink = in_process(capsys, monkeypatch, tmp_path)
     for command in commands:
         done = rethink(*shortened(command))
