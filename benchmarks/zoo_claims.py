@@ -190,10 +190,12 @@ CLAIMS = (
     ),
     Claim("RLTF-SD", "because of imitation", "rltf@160 solve - rltf-alone@160 solve"),
     Claim("ERL", "first answers beat GRPO's: HotpotQA 56 to 45, Qwen3-4B", "erl@sampled solve - grpo@sampled solve"),
+    Claim("ERL", "second tries after a reflection are better than first ones", "erl@160 reflect - erl@160 solve"),
     Claim(
         "ERL",
-        "second tries are better than first ones all along",
-        "erl@160 second_accuracy - erl@160 first_accuracy",
+        "and than fresh second tries",
+        "erl@160 reflect - erl@160 fresh second try",
+        is_control=True,
     ),
     Claim(
         "PAG",
