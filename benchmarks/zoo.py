@@ -145,7 +145,7 @@ def run_job(out: Path, limit: int, job: Job) -> Job:
     if (folder / job.done).exists():
         return job
     arm = ARMS[job.arm]
-    rate = job.rate or rates(out)[arm.of or job.arm]
+    rate = job.rate or arm.rate or rates(out)[arm.of or job.arm]
     own = [f"out={folder}", f"seed={job.seed}", f"training.lr={rate}", f'evaluation.strategy="{arm.judged}"']
     if arm.cold:
         own.append(f"model.path={ColdStart(job.arm, job.seed).folder(out)}")

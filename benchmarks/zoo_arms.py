@@ -37,6 +37,7 @@ class Arm:
     - `cold`: the recipe of a cold start on its data, at the recipe's learning rate.
     - `is_method`: whether it is a method, not an objective.
     - `judged`: the strategy whose answers choose the learning rate, besides first answers.
+    - `rate`: the learning rate of an ablation, if it is not that of `of`.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Arm:
     cold: str = ""
     is_method: bool = True
     judged: str = "refine"
+    rate: float = 0.0
 
 
 GOLD_VERDICTS = ('method.if_right="right again"', 'method.if_wrong="wrong again"')
@@ -109,4 +111,9 @@ for _name, _title, _of, _settings in (
     _of_arm = ARMS[_of]
     ARMS[_name] = replace(_of_arm, title=_title, settings=(*_of_arm.settings, *_settings), of=_of)
 ARMS["gsr-no-teacher"] = replace(ARMS["gsr-no-teacher"], teacher="start")
+for _name in ("grpo", "rloo"):  # The other objectives have this rate.
+    _of_arm = ARMS[f"objective-{_name}"]
+    ARMS[f"objective-{_name}-slow"] = replace(
+        _of_arm, title=f"objective {_name}, lr 5e-5", of=f"objective-{_name}", rate=5e-5
+    )
 """The arms by name. A teacher is before its pupils, and a method before its ablations."""
