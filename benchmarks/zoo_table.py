@@ -4,9 +4,10 @@
 
 Prints markdown. RESULTS is a folder from `benchmarks/zoo_evaluate.py`, by default benchmarks/results/zoo.
 
-Rates are means over runs in percent, with Student's 95% interval over runs. Differences are paired by seed, and have two
-intervals: over runs (other runs with the same settings), and over problems (these models, other problems). P-values are
-those over runs, corrected in each column for its number of arms (Holm), but not for the number of columns and tables.
+Rates are means over runs in percent, with Student's 95% interval over runs, cut at 0 and 100. Differences are paired by
+seed, and have two intervals: over runs (other runs with the same settings), and over problems (these models, other
+problems). P-values are those over runs, corrected in each column for its number of arms (Holm), but not for the number of
+columns and tables.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import math
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rethink.evaluation.intervals import Difference, Outcome, difference
@@ -162,6 +164,7 @@ def rate_table(runs: Runs, arms: Sequence[str], mark: Mark, sampling: str, measu
 
 MAIN_HEADS = (
     "updates",
+    "tokens",
     "solve",
     "refined",
     "minus GRPO",
@@ -174,8 +177,9 @@ MAIN_HEADS = (
 def main_table(runs: Runs) -> str:
     """Return what docs/results.md shows: the main arms where the budget of sampled tokens is spent.
 
-    The columns "minus GRPO" are about refined answers, there and where the budget of trained tokens is spent. "as trained"
-    is the accuracy of the final answers that an arm trains, if these are no plain refinements.
+    "tokens" are those of a draft and of its refinement. The columns "minus GRPO" are about refined answers, there and
+    where the budget of trained tokens is spent. "as trained" is the accuracy of the final answers that an arm trains, if
+    these are no plain refinements.
     """
     pairs = dict.fromkeys(MAIN, BASELINE)
     gaps = [corrected_gaps(runs, pairs, budget, T1, "refined") for budget in BUDGETS]
@@ -199,7 +203,9 @@ def main_cells(runs: Sequence[Run], mark: Mark, minus: Sequence[str]) -> list[st
     spent = str(updates[0]) if len(updates) == 1 else f"{updates[0]}-{updates[-1]}"
     judged = ARMS[runs[0].arm].judged if runs[0].arm in ARMS else "refine"
     trained = "-" if judged == "refine" else f"{rate(judged)} ({HEADINGS[judged]})"
-    return [spent, rate("solve"), rate("refined"), *minus, *map(rate, TRANSITIONS), trained]
+    tokens = [over_seeds([*values(runs, mark, T1, measure).values()]) for measure in ("tokens", "refined tokens")]
+    lengths = " + ".join("-" if not mean.n else f"{mean.value:.0f}" for mean in tokens)
+    return [spent, lengths, rate("solve"), rate("refined"), *minus, *map(rate, TRANSITIONS), trained]
 
 
 def difference_table(runs: Runs, arms: Sequence[str], mark: Mark, sampling: str, measures: Sequence[str]) -> str:
@@ -327,7 +333,12 @@ def title(arm: str) -> str:
 
 
 def shown(gap: Difference, sign: str = "") -> str:
-    return gap.percent(sign) if gap.n else "-"
+    """Return a difference with a sign, or a rate without, whose interval is cut at 0 and 100 percent."""
+    if not gap.n:
+        return "-"
+    if sign or math.isnan(gap.low):
+        return gap.percent(sign)
+    return replace(gap, low=max(0.0, gap.low), high=min(1.0, gap.high)).percent()
 
 
 def with_p(gap: Difference, p: float) -> str:

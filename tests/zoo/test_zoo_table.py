@@ -82,22 +82,32 @@ def test_the_main_table_row_by_row() -> None:
     for seed, run in runs["grpo"].items():
         runs["grpo"][seed] = replace(run, marks={"sampled": 160, "trained": 80})
     others = {"self-refine": verdicts(120)[:, 0]}
+    lengths = {"tokens": 40.0, "refined tokens": 12.4}
     for run in runs["pag"].values():
         for point in run.points.values():
             by_sampling = point.by_sampling
             assert isinstance(by_sampling, dict)
-            by_sampling[T1] = replace(by_sampling[T1], others=others)
+            by_sampling[T1] = replace(by_sampling[T1], others=others, numbers=lengths)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in main_table(runs).split("\n")[:-1]]
-    assert rows[0][:6] == ["", "updates", "solve", "refined", "minus GRPO", "the same at equal trained tokens"]
+    assert rows[0][:7] == [
+        "",
+        "updates",
+        "tokens",
+        "solve",
+        "refined",
+        "minus GRPO",
+        "the same at equal trained tokens",
+    ]
     start, grpo, pag = rows[2:]
-    assert start[:6] == ["start", "0", "10.0", "15.0", "-", "-"]
-    assert [grpo[1], grpo[4], grpo[5], grpo[-1]] == ["160", "-", "-", "-"]
-    assert grpo[2].startswith("81.0 [")
-    assert grpo[3].startswith("86.0 [")
+    assert start[:7] == ["start", "0", "- + -", "10.0", "15.0", "-", "-"]
+    assert [grpo[1], grpo[5], grpo[6], grpo[-1]] == ["160", "-", "-", "-"]
+    assert grpo[3].startswith("81.0 [")
+    assert grpo[4].startswith("86.0 [")
     assert pag[1] == "80-160"
-    assert pag[2].startswith("63.5 [")  # 164 and 90 of 200
-    assert pag[4].startswith("-17.5 [")  # 174 - 170 and 100 - 174 of 200
-    assert pag[5].startswith("+42.5 [")  # after 160 updates minus GRPO's after 80: 174 - 90 and 180 - 94
+    assert pag[2] == "40 + 12"
+    assert pag[3].startswith("63.5 [")  # 164 and 90 of 200
+    assert pag[5].startswith("-17.5 [")  # 174 - 170 and 100 - 174 of 200
+    assert pag[6].startswith("+42.5 [")  # after 160 updates minus GRPO's after 80: 174 - 90 and 180 - 94
     assert pag[-1] == "60.0 (checked and mended)"
 
 
