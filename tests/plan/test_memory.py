@@ -140,6 +140,42 @@ def test_weights_and_optimizer_by_hand() -> None:
     assert items == {"weights": 2 * n + 4 * 4 * layer, "optimizer, adamw": 8 * 4 * layer}
 
 
+VISION: dict[str, dict[str, Any]] = {
+    # Kind: what its tower has, and the names of its parts.
+    "qwen2_5_vl": {"depth": 3, "num_heads": 2, "out_hidden_size": 64, "fullatt_block_indexes": [1]},
+    "gemma3": {"num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 28},
+}
+
+
+@pytest.mark.parametrize("kind", VISION)
+def test_a_vision_tower_is_whole_on_each_gpu(kind: str) -> None:
+    """Guards against a tower that is sharded or trained in the plan, or that counts as layers that are gathered, and
+    against a plan that fails for models with images. By hand, from the names of the tower's parts."""
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 1e4}
+    if kind == "qwen2_5_vl":
+        rope["mrope_section"] = [2, 3, 3]
+    text: dict[str, Any] = {**SIZES, "head_dim": 16, "rope_parameters": rope}
+    tower: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "patch_size": 14, **VISION[kind]}
+    config = AutoConfig.for_model(kind, text_config=text, vision_config=tower, tie_word_embeddings=True)
+    model = build_meta_model(config)
+    named = dict(model.module.named_parameters())
+    frozen = {name for name in named if any(part in name for part in ("visual", "vision", "projector"))}
+    n_tower, n_text = (sum(p.numel() for k, p in named.items() if (k in frozen) == w) for w in (True, False))
+    assert {name for name, p in named.items() if not p.requires_grad} == frozen
+    assert memory.kept_items(model, MemorySettings(n_gpus=4)) == {
+        "weights": n_text + 4 * n_tower,
+        "optimizer, adamw": 2 * n_text,
+    }
+    inner = sum(p.numel() for k, p in named.items() if ".layers." in k and k not in frozen)
+    shards = memory.sharded_items(model, MemorySettings(n_gpus=4))
+    assert shards == {GRADIENTS: n_text, "gathered layers": 2 / 4 * (2 + 4) * inner}
+    assert sum(p.numel() for p in memory.root_parameters(model)) == n_text - inner
+    choice = MemorySettings(n_gpus=4, micro_batch_tokens=300)
+    assert memory.FullModel(config, choice).sampler_bytes == 2 * n_text
+    update = update_of(samples(2, 4, 32, 64, 499))
+    assert planned_peak(config, choice, update).items["activations"] > 0
+
+
 def test_bytes_of_8_bit_averages() -> None:
     """Guards against a formula that differs from torchao."""
     pytest.importorskip("torchao", reason="the extra adamw8bit is not installed")

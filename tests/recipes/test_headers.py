@@ -40,7 +40,7 @@ def test_a_header_states_hardware_hours_results_and_commands(recipe: str) -> Non
     commands = commands_in(recipe)
     assert {"train", "eval"} <= {command[1] for command in commands if command[0] == "rethink"}
     on_ranks = [command[3:] for command in commands if command[0] == "torchrun"]
-    assert on_ranks == ([] if "-vl-" in recipe else [["-m", "rethink", "train", recipe]])  # towers: one process
+    assert on_ranks == [["-m", "rethink", "train", recipe]]
 
 
 @pytest.mark.parametrize("recipe", sorted([*FAMILY, *DATA_RECIPES, *PROTOCOL_RECIPES]))

@@ -61,8 +61,10 @@ def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, length
     """
     from rethink.methods import needs_of
     from rethink.models.device import GPU_CACHE_FRAC
+    from rethink.models.forward.embedding import has_vision_tower
     from rethink.models.model_folder import reason
     from rethink.models.positions import max_positions
+    from rethink.models.read_weights import opened_config
     from rethink.plan.advice import changes, first_fit
     from rethink.plan.estimate import Estimates, memory_settings
     from rethink.plan.meta_model import build_meta_model, keeps_its_attention, read_config
@@ -105,7 +107,7 @@ def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, length
         "needed_gib": longest.needed / GIB,
         "fits": fits,
         "updates": {"mean": _tokens(mean), "most": _tokens(most)},
-        "assumptions": _assumptions(recipe, lengths, problems, n_gpus),
+        "assumptions": _assumptions(recipe, lengths, problems, n_gpus, has_vision_tower(opened_config(model_config))),
     }
     if not fits:
         found["changes"] = [{"setting": c.setting, "saved_gib": c.saved / GIB} for c in changes(estimates, memory)]
@@ -135,7 +137,7 @@ def _tokens(counted: BatchCounts) -> dict[str, Any]:
     return {"sampled": per_update, "prompts": prompts / n, "others": others / n, "trained": trained / n}
 
 
-def _assumptions(recipe: Recipe, lengths: Lengths, problems: str, n_gpus: int) -> list[str]:
+def _assumptions(recipe: Recipe, lengths: Lengths, problems: str, n_gpus: int, has_tower: bool) -> list[str]:
     cap = recipe.sampling.max_tokens
     found = [
         f"problems: {problems}; a word of a prompt is a token",
@@ -148,6 +150,11 @@ def _assumptions(recipe: Recipe, lengths: Lengths, problems: str, n_gpus: int) -
         found.append(
             "several GPUs: weights, gradients and optimizer are sharded (FSDP2); two layers at a time, the embedding and "
             "the head are gathered; each GPU samples its share of the prompts from a full copy of the weights"
+        )
+    if has_tower:
+        found.append(
+            "images: the frozen vision tower, whole on each GPU; the vectors of images are not counted, nor is the pass of "
+            "the tower over one image: add the vectors of a problem to --question-tokens"
         )
     return found
 

@@ -19,7 +19,6 @@ from rethink.errors import UserError
 from rethink.models import bundled, hub, lora
 from rethink.models.device import keep_freed_memory
 from rethink.models.forward import PackedAttention, PackedRow, PlainWeights, Span
-from rethink.models.forward.embedding import has_vision_tower
 from rethink.models.forward.fused import is_llama_like
 from rethink.models.forward.modules import own_attention
 from rethink.models.forward.weights import logits
@@ -81,8 +80,7 @@ def load_model(
         keep_freed_memory()
     # No dropout: with it, policy, trainer and reference would disagree.
     module.eval()
-    if has_vision_tower(module.config):
-        freeze_tower(module)
+    freeze_tower(module)
     module.to(device)
     _align(module)
     rows = int(module.get_input_embeddings().weight.shape[0])

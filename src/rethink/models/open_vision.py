@@ -12,7 +12,7 @@ from torch import Tensor
 from rethink.errors import UserError
 from rethink.images import FIRST_ID, Image, read_image
 from rethink.models.forward.attention import PackedAttention, PackedRow, Span
-from rethink.models.forward.embedding import body, positions_of
+from rethink.models.forward.embedding import positions_of, tower_parameters
 from rethink.models.forward.modules import own_attention
 from rethink.models.forward.weights import logits
 from rethink.models.language_model import LanguageModel
@@ -29,10 +29,8 @@ TYPES = ("mm_token_type_ids", "token_type_ids")
 
 def freeze_tower(module: Any) -> None:
     """Freeze everything but the language model and its output layer."""
-    trained = {*body(module).parameters(), *module.get_output_embeddings().parameters()}
-    for p in module.parameters():
-        if p not in trained:
-            p.requires_grad_(False)
+    for p in tower_parameters(module):
+        p.requires_grad_(False)
 
 
 def open_vision(model: LanguageModel, text: ImageText) -> LanguageModel:

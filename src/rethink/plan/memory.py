@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rethink.models.forward import Weights
+from rethink.models.forward.embedding import decoder_layers, tower_parameters
 from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.objectives import Update
 from rethink.plan.memory_tracker import GRADIENTS, Tracker, Window, largest_window, on_meta_device, with_labels
@@ -114,8 +115,9 @@ def sampling_window(config: Any, settings: MemorySettings, request: SampleReques
 
 def _with_all_layers(config: Any, run: Callable[[Any], list[Window]]) -> Window:
     """Return the largest window of a run with all layers, from two fast runs with few layers."""
-    n_layers = int(config.num_hidden_layers)
-    kinds = getattr(config, "layer_types", None) or []
+    text = config.get_text_config()
+    n_layers = int(text.num_hidden_layers)
+    kinds = getattr(text, "layer_types", None) or []
     few = 2 if len(set(kinds)) < 2 else PERIOD
     if n_layers <= 2 * few or n_layers % few:
         windows = run(config)
@@ -125,9 +127,10 @@ def _with_all_layers(config: Any, run: Callable[[Any], list[Window]]) -> Window:
 
 def _with_layers(config: Any, n: int) -> Any:
     changed = copy.deepcopy(config)
-    changed.num_hidden_layers = n
-    if getattr(config, "layer_types", None):
-        changed.layer_types = config.layer_types[:n]
+    text = changed.get_text_config()
+    text.num_hidden_layers = n
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:n]
     return changed
 
 
@@ -175,7 +178,7 @@ def _sample(config: Any, settings: MemorySettings, request: SampleRequest, cache
         tracker.label = SAMPLER
         weights = sampled.weights(dtype)
         with torch.inference_mode():
-            _decode(tracker, weights, cache_tokens, request, settings.n_gpus, int(config.num_attention_heads))
+            _decode(tracker, weights, cache_tokens, request, settings.n_gpus, int(sampled.config.num_attention_heads))
     del kept
     return tracker.windows
 
@@ -256,7 +259,7 @@ def _unsharded_copy(config: Any, settings: MemorySettings) -> LanguageModel:
 def _gather(model: LanguageModel, dtype: torch.dtype, tracker: Tracker) -> None:
     """Change the model to what one of several GPUs runs: modules, with layers in this dtype and the rest in float32."""
     model.fused = False
-    for layer in decoder_layers(model):
+    for layer in decoder_layers(model.module):
         for p in layer.parameters():
             p.data = p.data.to(dtype)
             if p.requires_grad:
@@ -279,8 +282,9 @@ class FullModel:
 
     @cached_property
     def sampler_bytes(self) -> float:
-        """Bytes of the unsharded weights that each of several GPUs samples from."""
-        return n_bytes(_unsharded_copy(self._config, self._settings).module.parameters())
+        """Bytes of the unsharded weights that each of several GPUs samples from, without a vision tower, which it has."""
+        module = _unsharded_copy(self._config, self._settings).module
+        return n_bytes(module.parameters()) - n_bytes(tower_parameters(module))
 
     def items(self, settings: MemorySettings, stage: str) -> dict[str, float]:
         """Return bytes by item, for settings with the same adapters."""
@@ -293,7 +297,7 @@ class FullModel:
 
 
 def kept_items(model: LanguageModel, settings: MemorySettings) -> dict[str, float]:
-    """Return the bytes of weights and the optimizer's two averages, sharded over all GPUs.
+    """Return the bytes of weights and the optimizer's two averages, sharded over all GPUs except for a vision tower.
 
     The averages take 8 bytes per trained number. With adamw8bit they take 2 bytes and two float32 scales per 256 numbers,
     except for embeddings.
@@ -303,8 +307,9 @@ def kept_items(model: LanguageModel, settings: MemorySettings) -> dict[str, floa
     for p in trained_parameters(model):
         eight_bits = settings.optimizer == "adamw8bit" and not any(p is other for other in exact)
         averages += 2 * p.numel() * (1 + FLOAT / 256 if eight_bits else FLOAT)
+    tower = n_bytes(tower_parameters(model.module))
     return {
-        WEIGHTS: n_bytes(model.module.parameters()) / settings.n_gpus,
+        WEIGHTS: (n_bytes(model.module.parameters()) - tower) / settings.n_gpus + tower,
         f"{OPTIMIZER}, {settings.optimizer}": averages / settings.n_gpus,
     }
 
@@ -314,7 +319,7 @@ def sharded_items(model: LanguageModel, settings: MemorySettings) -> dict[str, f
 
     A gathered layer has all its weights in the trainer's dtype and the gradients of its trained weights in float32.
     """
-    layers = decoder_layers(model)
+    layers = decoder_layers(model.module)
     numbers = trained = 0
     for layer in layers:
         for p in layer.parameters():
@@ -324,16 +329,11 @@ def sharded_items(model: LanguageModel, settings: MemorySettings) -> dict[str, f
     return {GRADIENTS: FLOAT * sum(p.numel() for p in trained_parameters(model)) / settings.n_gpus, LAYERS: two}
 
 
-def decoder_layers(model: LanguageModel) -> list[Any]:
-    """Return the modules that are gathered one at a time; see `training.fsdp.engine.shard`."""
-    names = set(getattr(model.module, "_no_split_modules", None) or ())
-    return [part for part in model.module.modules() if type(part).__name__ in names]
-
-
 def root_parameters(model: LanguageModel) -> list[Tensor]:
-    """Return the parameters outside of layers, which stay gathered during an update."""
-    inner = {p for layer in decoder_layers(model) for p in layer.parameters()}
-    return [p for p in model.module.parameters() if p not in inner]
+    """Return the sharded parameters outside of layers, which stay gathered during an update."""
+    others = {p for layer in decoder_layers(model.module) for p in layer.parameters()}
+    others |= set(tower_parameters(model.module))
+    return [p for p in model.module.parameters() if p not in others]
 
 
 def trained_parameters(model: LanguageModel) -> list[Tensor]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from rethink.errors import UserError
 from rethink.models import bundled, lora
@@ -15,6 +15,7 @@ from rethink.models.forward.modules import KNOWN_LAYERS
 from rethink.models.gguf.folder import info_folder
 from rethink.models.gguf.locate import find, is_gguf
 from rethink.models.language_model import DTYPES, LanguageModel
+from rethink.models.open_vision import freeze_tower
 from rethink.models.read_weights import model_class, refuse_quantized
 from rethink.settings import Lora
 
@@ -32,11 +33,6 @@ def read_config(path: str, config: Path | None = None) -> Any:
         named = str(info_folder(find(named)))
     try:
         found = AutoConfig.from_pretrained(named)
-        if model_class(found) is not AutoModelForCausalLM:
-            raise UserError(
-                f"cannot plan {named!r}: it has a vision tower, which the plan does not know yet; try a run with few "
-                "problems and read what it takes"
-            )
         build_meta_model(found)
     except UserError:
         raise
@@ -53,7 +49,8 @@ def build_meta_model(config: Any, dtype: str = "float32", rank: int = 0, head_dt
     Raise UserError if adapters need `peft` and it is not installed.
     """
     with torch.device("meta"):
-        module = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype]).eval()
+        module = model_class(config).from_config(config, dtype=DTYPES[dtype]).eval()
+    freeze_tower(module)
     no_chat: Any = None
     model = LanguageModel(module, no_chat, is_llama_like(module), head_dtype=head_dtype)
     return lora.add_adapter(model, Lora(rank), 0) if rank else model

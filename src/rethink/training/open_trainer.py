@@ -85,7 +85,8 @@ def _open_sharded(
     engine, meta_model = build(ranks, lambda: open_trainable_model(on_cpu, checkpoint), recipe.training, device)
     trainer = Trainer(engine.model, recipe.training, recipe.updates, initial, engine)
     if recipe.sampler.engine == "local":
-        copy = empty_replica(meta_model, device, pick_dtype(recipe.sampler.dtype, meta_model, device))
+        dtype = pick_dtype(recipe.sampler.dtype, meta_model, device)
+        copy = empty_replica(meta_model, device, dtype, engine.model)
         policy = local_policy(recipe, copy, recipe.sampling)
         return DataParallelPolicy(policy, ranks, lambda: load_weights(copy, engine.named_weights())), trainer
     start = None if recipe.lora.rank else checkpoint

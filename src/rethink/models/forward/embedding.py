@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
+from torch.nn import Parameter
 
 from rethink.images import FIRST_ID
 
@@ -64,6 +65,21 @@ def positions_of(ids: Sequence[int], image_vectors: ImageSource | None) -> tuple
 def has_vision_tower(config: Any) -> bool:
     """Return whether a configuration is that of a model with a vision tower beside its language model."""
     return getattr(config, "vision_config", None) is not None and config.get_text_config() is not config
+
+
+def tower_parameters(module: Any) -> list[Parameter]:
+    """Return the parameters of a vision tower and its projector: all but those of language model and output layer. A model
+    of text has none."""
+    if not has_vision_tower(module.config):
+        return []
+    own = {*body(module).parameters(), *module.get_output_embeddings().parameters()}
+    return [p for p in module.parameters() if p not in own]
+
+
+def decoder_layers(module: Any) -> list[Any]:
+    """Return the layers of the language model, which training in several processes gathers one at a time."""
+    names = set(getattr(module, "_no_split_modules", None) or ())
+    return [part for part in body(module).modules() if type(part).__name__ in names]
 
 
 def has_grids(config: Any) -> bool:

@@ -49,6 +49,10 @@ class ImageText:
         self._recent: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._lock = RLock()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle without what was computed of images."""
+        return ImageText, (self.processor, self.token_id)
+
     def n_places(self, text: str) -> int:
         """Return the number of places for images in a rendered prompt."""
         return len(self._place.findall(text))

@@ -38,6 +38,14 @@ class ImageVectors:
         self._grids: dict[int, tuple[int, int, int]] = {}
         self._lock = RLock()
 
+    def over(self, module: Any) -> ImageVectors:
+        """Return the vectors of another module's tower, computed from nothing."""
+        return ImageVectors(module, self.text, self.limit_bytes, both_ways=self.both_ways)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle without vectors: another process computes those that it needs."""
+        return partial(ImageVectors, both_ways=self.both_ways), (self.module, self.text, self.limit_bytes)
+
     def insert(self, x_T_H: Tensor, ids_T: Tensor, mask_T: Tensor) -> Embedded:
         """Return a flat sequence with the images' vectors at the places of the mask."""
         ids = ids_T[mask_T].tolist()

@@ -21,6 +21,7 @@ from rethink.distributed import Ranks, raise_as_lost_rank
 from rethink.models import lora
 from rethink.models.checkpoint_files import OPTIMIZER
 from rethink.models.forward import ModuleWeights, Weights
+from rethink.models.forward.embedding import ImageSource, decoder_layers, tower_parameters
 from rethink.models.forward.gradient_checkpointing import enable_checkpointing
 from rethink.models.forward.lowrank import merged_weight
 from rethink.models.language_model import LanguageModel
@@ -42,10 +43,16 @@ class Scorer(torch.nn.Module):
     weights only during a `forward`."""
 
     def __init__(
-        self, module: torch.nn.Module, dtype: torch.dtype, settings: Training, head_dtype: torch.dtype = torch.float32
+        self,
+        module: torch.nn.Module,
+        dtype: torch.dtype,
+        settings: Training,
+        head_dtype: torch.dtype = torch.float32,
+        image_vectors: ImageSource | None = None,
     ) -> None:
         super().__init__()
         self.module = module
+        self.image_vectors = image_vectors
         self.dtype = dtype
         self.head_dtype = head_dtype
         self.chunk_tokens = settings.chunk_tokens
@@ -54,25 +61,28 @@ class Scorer(torch.nn.Module):
 
     def forward(self, micro: MicroBatch, part: Part | None = None, reference: Weights | None = None) -> Any:
         """Return what the part's loss needs; without a part, log-probs [T] of the micro-batch's trained tokens."""
-        weights = ModuleWeights(self.module, self.dtype, trainable=True, head_dtype=self.head_dtype)
+        weights = ModuleWeights(
+            self.module, self.dtype, True, image_vectors=self.image_vectors, head_dtype=self.head_dtype
+        )
         if part is None:
             return trained_log_probs(weights, self.chunk_tokens, micro)
         return loss_of(part).forward(weights, reference, micro, part, self.chunk_tokens)
 
 
 def shard(scorer: Scorer) -> None:
-    """Shard every layer, and then the other weights, over all ranks.
+    """Shard every layer, and then the other weights, over all ranks. A vision tower stays whole on each rank: it is frozen
+    and small, and runs whenever a rank needs the vectors of an image.
 
     Layers are gathered in the dtype of their products. Embedding, last norm and head are gathered in float32, even from a
     frozen bfloat16 base: trained ones keep small steps. Gradients are summed in float32 and not averaged, because the
     losses of micro-batches are shares of one sum.
     """
-    layers = set(getattr(scorer.module, "_no_split_modules", None) or ())
+    whole = set(tower_parameters(scorer.module))
     layer_policy = MixedPrecisionPolicy(scorer.dtype, torch.float32, cast_forward_inputs=False)
-    for submodule in list(scorer.module.modules()):
-        if type(submodule).__name__ in layers:
-            fully_shard(submodule, mp_policy=layer_policy)
-    fully_shard(scorer, mp_policy=MixedPrecisionPolicy(torch.float32, cast_forward_inputs=False))
+    for layer in decoder_layers(scorer.module):
+        fully_shard(layer, mp_policy=layer_policy)
+    root_policy = MixedPrecisionPolicy(torch.float32, cast_forward_inputs=False)
+    fully_shard(scorer, mp_policy=root_policy, ignored_params=whole)
     for submodule in scorer.modules():
         if isinstance(submodule, FSDPModule):
             submodule.set_gradient_divide_factor(1.0)
@@ -121,7 +131,7 @@ class FSDPEngine:
         return loss, statistics
 
     def _loss(self, pack: Pack, settings: LossSettings, reference: Weights | None) -> LossOutput:
-        micro = lay_out_pack(pack, self.model.device, reference, self.scorer.chunk_tokens)
+        micro = lay_out_pack(pack, self.model.device, reference, self.scorer.chunk_tokens, self.model.image_vectors)
         values = self.scorer(micro, pack.part, reference)
         return loss_of(pack.part).compute(micro, values, pack.part, settings)
 
@@ -129,7 +139,8 @@ class FSDPEngine:
         own = []
         with raise_as_lost_rank(self.ranks.rank), torch.no_grad():
             for i in self._own_indices(len(batches)):
-                micro = lay_out(batches[0 if i >= len(batches) else i], self.model.device)
+                batch = batches[0 if i >= len(batches) else i]
+                micro = lay_out(batch, self.model.device, self.model.image_vectors)
                 log_probs_T = self.scorer(micro)
                 own.append([x.cpu().numpy() for x in micro.by_sample(log_probs_T)])
                 cast(FSDPModule, self.scorer).reshard()

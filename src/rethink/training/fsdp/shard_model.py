@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +15,12 @@ from torch.nn import Module, Parameter
 from rethink.distributed import Ranks, raise_as_lost_rank
 from rethink.errors import UserError
 from rethink.models import lora
+from rethink.models.forward.embedding import tower_parameters
 from rethink.models.language_model import LanguageModel, pick_dtype, pick_head_dtype
 from rethink.settings import Training
 from rethink.training.fsdp.engine import FSDPEngine, Scorer, shard
+
+RECORDERS = "transformers.utils.output_capturing"
 
 
 def build(
@@ -40,13 +44,11 @@ def build(
             "(docs/models.md); train it in one process, without torchrun"
         )
     if meta_model.image_vectors is not None:
-        raise UserError(
-            f"{meta_model.path} cannot be trained in several processes yet: it has a vision tower; train it in one "
-            "process, without torchrun"
-        )
-    model = replace(meta_model, module=copy.deepcopy(meta_model.module), base=None)
+        _register_recorders(meta_model.module)
+    model = _over(copy.deepcopy(meta_model.module), meta_model, base=None)
     dtype = pick_dtype(settings.autocast, meta_model, device)
-    scorer = Scorer(model.module, dtype, settings, pick_head_dtype(model.head_dtype, dtype, device))
+    head_dtype = pick_head_dtype(model.head_dtype, dtype, device)
+    scorer = Scorer(model.module, dtype, settings, head_dtype, model.image_vectors)
     with raise_as_lost_rank(ranks.rank):
         shard(scorer)
         _allocate(scorer, device)
@@ -56,14 +58,18 @@ def build(
     return FSDPEngine(scorer, model, ranks, fingerprint), meta_model.base or meta_model
 
 
-def empty_replica(meta_model: LanguageModel, device: torch.device, dtype: torch.dtype) -> LanguageModel:
+def empty_replica(
+    meta_model: LanguageModel, device: torch.device, dtype: torch.dtype, trained: LanguageModel | None = None
+) -> LanguageModel:
     """Return a model with memory for whole weights on this rank, for its sampler.
 
     Its values are undefined until `load_weights`. With fused layers, everything except their matrices stays float32, as
-    in the trainer."""
+    in the trainer. The frozen vision tower is that of the `trained` model, and so are its vectors of images."""
     module = copy.deepcopy(meta_model.module)
     embedding, head = module.get_input_embeddings().weight, module.get_output_embeddings().weight
     allocated: dict[Parameter, Parameter] = {}  # by the identity of parameters, so tied ones are allocated once
+    if trained is not None:
+        allocated |= zip(tower_parameters(module), tower_parameters(trained.module), strict=True)
     for submodule in module.modules():
         for name, p in submodule._parameters.items():
             if p is None:
@@ -74,7 +80,7 @@ def empty_replica(meta_model: LanguageModel, device: torch.device, dtype: torch.
                 allocated[p] = Parameter(empty, requires_grad=False)
             submodule._parameters[name] = allocated[p]
     _set_buffers(module, dict(module.named_buffers()), device)
-    return replace(meta_model, module=module)
+    return replace(meta_model, module=module, image_vectors=None if trained is None else trained.image_vectors)
 
 
 @torch.no_grad()
@@ -91,7 +97,32 @@ def _to_meta(model: LanguageModel) -> LanguageModel:
     empty = [Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in parameters]
     memo = dict(zip(map(id, parameters), empty, strict=True))  # `deepcopy` takes these in place of copies
     base = None if model.base is None else _to_meta(model.base)
-    return replace(model, module=copy.deepcopy(model.module, memo), base=base)
+    module = copy.deepcopy(model.module, memo)
+    _drop_recorders(module)
+    return _over(module, model, base)
+
+
+def _drop_recorders(module: Module) -> None:
+    """Remove the hooks with which `transformers` records hidden states (of LLaVA's tower), because they cannot be pickled.
+    It installs them again when it needs them."""
+    for part in module.modules():
+        for key, hook in list(part._forward_hooks.items()):
+            if hook.__module__ == RECORDERS:
+                del part._forward_hooks[key]
+        part.__dict__.pop("_output_capturing_hooks_installed", None)
+
+
+def _register_recorders(module: Any) -> None:
+    """Let `transformers` know which hidden states it can record in this process: it learns that when a model of the class
+    is made, and here the module was unpickled."""
+    with torch.device("meta"):
+        type(module)(copy.deepcopy(module.config))
+
+
+def _over(module: Module, model: LanguageModel, base: LanguageModel | None) -> LanguageModel:
+    """Return the model with this module in place of the one that it has."""
+    vectors = None if model.image_vectors is None else model.image_vectors.over(module)
+    return replace(model, module=module, base=base, image_vectors=vectors)
 
 
 def _allocate(scorer: Scorer, device: torch.device) -> None:
