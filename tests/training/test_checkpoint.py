@@ -190,6 +190,27 @@ def test_interim_checkpoints_do_not_change_which_ones_stay(folder: Path, trained
     assert names(folder) == ["000003", "000006"]
 
 
+def test_a_checkpoint_of_the_same_update_replaces_one_without_a_gap(
+    folder: Path, trained: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a batch without updates, the checkpoint was removed before its successor had its name: killed there, a run that
+    keeps one checkpoint lost everything. The successor was also an interim one, which the next checkpoint removes."""
+    present: list[list[str]] = []
+    rmtree = shutil.rmtree
+
+    def watched(path: Path, ignore_errors: bool = False) -> None:
+        if path.name.startswith(".removing"):
+            present.append(sorted(set(names(folder)) - {path.name}))
+        rmtree(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", watched)
+    save_interim(folder, trained, keep=1)
+    assert present == [["000002", "000003"], ["000003"]]
+    train(trained)
+    save_interim(folder, trained, keep=1)
+    assert names(folder) == ["000003", "000004"]
+
+
 def test_what_a_killed_process_left_is_tidied(folder: Path, trained: Trainer) -> None:
     """Killed while old checkpoints were removed, one more than in an undisturbed run once stayed."""
     train(trained)

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +124,16 @@ def _make_temporary(temporary: Path) -> None:
 
 
 def _finish(temporary: Path, final: Path, trainer: Trainer, counters: Counters) -> None:
+    """Complete a checkpoint and give it its name. One of the same update, from before a batch without updates, is replaced:
+    until then it stays, because it may be the only one."""
+    if final.exists() and not _is_interim(final):
+        counters = replace(counters, interim=False)
     _write_metadata(temporary, trainer, counters)
-    _remove(final)
+    replaced = _move_away(final)
     temporary.rename(final)
     _sync(final.parent)
+    if replaced is not None:
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _write_metadata(folder: Path, trainer: Trainer, counters: Counters) -> None:
@@ -151,12 +157,18 @@ def _is_interim(checkpoint: Path) -> bool:
 
 def _remove(checkpoint: Path) -> None:
     """Remove a checkpoint, of a link only the link. A checkpoint that is half removed has no number any more."""
+    moved = _move_away(checkpoint)
+    if moved is not None:
+        shutil.rmtree(moved, ignore_errors=True)  # what cannot be removed now is removed next time
+
+
+def _move_away(checkpoint: Path) -> Path | None:
+    """Give a checkpoint that is to be removed another name, and return it. Of a link, remove the link."""
     if checkpoint.is_symlink():
         checkpoint.unlink()
     elif checkpoint.exists():
-        removing = checkpoint.with_name(f".removing-{checkpoint.name}")
-        checkpoint.rename(removing)
-        shutil.rmtree(removing, ignore_errors=True)  # what cannot be removed now is removed next time
+        return checkpoint.rename(checkpoint.with_name(f".removing-{checkpoint.name}"))
+    return None
 
 
 def _sync(path: Path) -> None:
