@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,23 @@ def test_write_lines_creates_the_folder_and_follows_links(tmp_path: Path) -> Non
     write_lines(tmp_path / "link", ["c"])
     assert (tmp_path / "new" / "f").read_text() == "c\n"
     assert (tmp_path / "link").is_symlink()
+
+
+def test_two_processes_may_write_one_file_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`rethink report` beside the run that writes its page: both wrote to one temporary file, and one of them failed."""
+    file = tmp_path / "page"
+
+    def lines() -> Iterator[str]:
+        yield "first"
+        with monkeypatch.context() as other:
+            other.setattr(os, "getpid", lambda: 1)
+            write_lines(file, ["from the other"])
+            assert file.read_text() == "from the other\n"
+        yield "last"
+
+    write_lines(file, lines())
+    assert file.read_text() == "first\nlast\n"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_write_lines_refuses_other_kinds_at_once(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -40,7 +41,7 @@ def write_bytes(file: Path, parts: Iterable[bytes]) -> None:
     check_writable(file)
     make_folder(file.parent)
     target = file.resolve()  # a symbolic link stays one
-    temporary = target.with_name(f"{target.name}.tmp")
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")  # a run and a command may write its page at once
     try:
         with temporary.open("wb") as out:
             out.writelines(parts)
