@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from rethink.errors import UserError
 from rethink.jsonl import append, read_lines
 from rethink.run_folder import RunFolder
 from rethink.training import logs
@@ -30,6 +33,18 @@ def updates(folder: RunFolder) -> list[int]:
 
 def files(folder: RunFolder) -> list[str]:
     return sorted(p.name for p in folder.path.iterdir())
+
+
+def test_a_disk_that_turns_out_to_be_full_is_one_message(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Network file systems and quotas fail only when a file is flushed: that was a traceback on rank 0, and the other ranks
+    waited for it."""
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(UserError, match=r"cannot write .*metrics.jsonl to disk, nor a checkpoint: Disk quota exceeded"):
+        logs.measure(run)
 
 
 @pytest.mark.parametrize("n_batches", [0, 2])

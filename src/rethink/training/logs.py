@@ -18,16 +18,22 @@ from rethink.run_folder import RunFolder
 
 
 def measure(folder: RunFolder) -> dict[str, tuple[int, str]]:
-    """Flush both logs to disk, and return the size in bytes and the hash of each."""
+    """Flush both logs to disk, and return the size in bytes and the hash of each. Raise UserError if that fails: some file
+    systems say only then that the disk is full."""
     found: dict[str, tuple[int, str]] = {}
     for file in (folder.metrics, folder.samples):
         if not file.is_file():
             found[file.name] = (0, hashlib.sha256().hexdigest())
             continue
-        with file.open("rb") as data:
-            os.fsync(data.fileno())
-            digest = hashlib.file_digest(data, "sha256").hexdigest()
-            found[file.name] = (data.tell(), digest)
+        try:
+            with file.open("rb") as data:
+                os.fsync(data.fileno())
+                digest = hashlib.file_digest(data, "sha256").hexdigest()
+                found[file.name] = (data.tell(), digest)
+        except OSError as err:
+            raise UserError(
+                f"cannot write {file} to disk, nor a checkpoint: {err.strerror}; once there is space, resume with --resume"
+            ) from err
     return found
 
 

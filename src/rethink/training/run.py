@@ -121,7 +121,7 @@ class Run:
             self.sampled_ahead,
             self.evaluation_due,
             interim,
-            logs.measure(self.folder) if self.ranks.is_rank0 else {},
+            self.ranks.on_rank0(lambda: logs.measure(self.folder)),
             self.stream.position,
         )
         path = checkpoint.save(self.folder.checkpoints, self.trainer, counters, self.recipe.keep_checkpoints)
