@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from rethink.build import load_all_problems
+from rethink.recipe import load_recipe, to_toml
+from rethink.run_folder import RunFolder
+from rethink.training import problem_hash
 from support.command_line import Rethink, assert_one_message
 
 OWN = """
@@ -68,6 +72,19 @@ def test_methods_without_updates_are_refused(
     """Guards against the approval of a run that would never end."""
     (tmp_path / "own_methods.py").write_text(OWN)
     assert_one_message(rethink("train", "demo-grpo", *TINY, *settings, "--dry-run"), message)
+
+
+def test_a_resume_with_other_problems_is_refused(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against a dry run that approves of a resume that the run refuses."""
+    recipe = load_recipe("demo-grpo", [*TINY, "out=run"])
+    folder = RunFolder(tmp_path / "run")
+    folder.create(to_toml(recipe))
+    training, held_out = load_all_problems(recipe)
+    for started_with, code in ((training, 0), (training[1:], 2)):
+        problem_hash.write(folder, {"training": started_with, "held-out": held_out})
+        shown = rethink("train", "demo-grpo", *TINY, "out=run", "--dry-run", "--resume")
+        assert shown.code == code
+    assert "the training problems have changed since run was started" in shown.err
 
 
 def test_settings_without_a_default_are_printed(rethink: Rethink, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from rethink.run_folder import RunFolder
 from rethink.settings import ProblemSource
 from rethink.training.check import Inputs, check_run
 from rethink.training.no_effect import rate_never_reached
+from rethink.training.problem_hash import refuse_changed
 from rethink.training.run_start import check_can_begin, checkpoint_to_resume
 
 SHORT = Lengths(question=8, reply_share=1e-9)
@@ -33,6 +34,8 @@ def dry_run(recipe: str, settings: Sequence[str], show_all: bool, resume: bool) 
     folder = RunFolder(Path(resolved.out))
     if resume:
         checkpoint_to_resume(folder, resolved, warn)
+        loaded = {"training": inputs.problems, "held-out": inputs.held_out}
+        refuse_changed(folder, {purpose: found for purpose, found in loaded.items() if found})
     else:
         check_can_begin(folder)
     lines = ["# " + line for line in describe(resolved, inputs)]

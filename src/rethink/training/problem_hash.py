@@ -26,9 +26,16 @@ def write(folder: RunFolder, problems: Mapping[str, Sequence[Problem]]) -> None:
 
 def check_unchanged(folder: RunFolder, problems: Mapping[str, Sequence[Problem]]) -> None:
     """Raise UserError unless the run was started with these problems. A run of an older version gets the hashes now."""
+    if (folder.path / FILE).is_file():
+        refuse_changed(folder, problems)
+    else:
+        write(folder, problems)
+
+
+def refuse_changed(folder: RunFolder, problems: Mapping[str, Sequence[Problem]]) -> None:
+    """Raise UserError if the run was started with other problems, as far as its folder says with which. Write nothing."""
     file = folder.path / FILE
     if not file.is_file():
-        write(folder, problems)
         return
     try:
         stored = dict(json.loads(file.read_text(encoding="utf-8")))
