@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -246,3 +248,19 @@ def test_folders_are_found_below_the_one_that_is_named(tmp_path: Path) -> None:
     training_folder(tmp_path / "mine")
     names = [source.name for source in find_sources([tmp_path / "demo", tmp_path / "mine", tmp_path / "mine"])]
     assert names == ["demo/grpo/0", "demo/grpo/1", "mine"]
+
+
+def test_a_folder_that_cannot_be_searched_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder without permission below the one that was named once ended `rethink view` with a traceback."""
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    listed = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
+        if path == secret:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(UserError, match=f"cannot look for runs in {secret}: Permission denied; name their folders"):
+        find_sources([tmp_path])

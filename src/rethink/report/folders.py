@@ -72,7 +72,10 @@ def find_sources(folders: Sequence[Path]) -> list[Source]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder; name the folder of a run or an evaluation")
-        inside = list(_search(folder, DEPTH))
+        try:
+            inside = list(_search(folder, DEPTH))
+        except OSError as err:
+            raise UserError(f"cannot look for runs in {err.filename}: {err.strerror}; name their folders") from err
         if not inside:
             raise UserError(f"{folder} holds no run (metrics.jsonl) and no evaluation ({ANSWERS_FILE})")
         for path in inside:
