@@ -236,6 +236,24 @@ def test_damaged_compression_is_one_clear_error(damage: bytes, logs: Path, tmp_p
         archive_.read(last.filename)
 
 
+def test_a_sample_that_unpacks_to_gigabytes_is_refused(
+    logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a stranger's log of a few megabytes that fills the memory: it is refused before it is unpacked, and
+    what is unpacked ends where the archive says."""
+    with open_archive(logs / "before.eval") as packed:
+        name = packed.names[-1]
+        packed._zipped.getinfo(name).file_size -= 1
+        with pytest.raises(UserError, match=r"it does not have the \d+ bytes that the archive names"):
+            packed.read(name)
+    with zipfile.ZipFile(tmp_path / "old.eval", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("header.json", "[" + " " * 5000 + "]")
+    monkeypatch.setattr("rethink.evaluation.other_tools.archive.LARGEST", 1000)
+    for file in (logs / "before.eval", tmp_path / "old.eval"):
+        with pytest.raises(UserError, match=r"header\.json would unpack to .* GiB, more than any sample has"):
+            inspect_ai.read(file)
+
+
 def test_several_evaluations_of_a_task_are_refused(logs: Path) -> None:
     """Guards against an old evaluation in place of the new one, and against answers that count twice."""
     (sums,) = (logs / "lm-eval" / "before").glob("samples_sums*")

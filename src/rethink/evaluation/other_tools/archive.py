@@ -12,6 +12,8 @@ from pathlib import Path
 from rethink.errors import UserError
 
 ZSTANDARD = 93
+LARGEST = 1 << 30
+"""Bytes. A member that unpacks to more is none that a tool wrote: a few megabytes may hold gigabytes."""
 _LOCAL_HEADER = 30
 """The bytes before a member's name; the last four are the lengths of the name and of further fields."""
 
@@ -29,12 +31,16 @@ class Archive:
         return list(dict.fromkeys(self._zipped.namelist()))
 
     def read(self, name: str) -> bytes:
-        """Return the content of a member. Raise UserError if it is damaged."""
+        """Return the content of a member. Raise UserError if it is damaged, or has more than `LARGEST` bytes."""
         try:
             found = self._zipped.getinfo(name)
+            if found.file_size > LARGEST:
+                raise UserError(
+                    f"{self._file}: {name} would unpack to {found.file_size / 2**30:.3g} GiB, more than any sample has"
+                )
             if found.compress_type != ZSTANDARD:
                 return self._zipped.read(found)
-            return _unpack(_packed(self._file, found))
+            return _unpack(_packed(self._file, found), found.file_size)
         except (
             zipfile.BadZipFile,
             zlib.error,
@@ -67,7 +73,11 @@ def _packed(file: Path, member: zipfile.ZipInfo) -> bytes:
         return data.read(member.compress_size)
 
 
-def _unpack(packed: bytes) -> bytes:
+def _unpack(packed: bytes, size: int) -> bytes:
+    """Return what is packed, which has this many bytes. Raise OSError if it has not."""
     import pyarrow as pa
 
-    return bytes(pa.input_stream(pa.py_buffer(packed), compression="zstd").read())
+    found = bytes(pa.input_stream(pa.py_buffer(packed), compression="zstd").read(size + 1))
+    if len(found) != size:
+        raise OSError(f"it does not have the {size} bytes that the archive names")
+    return found
