@@ -97,6 +97,15 @@ def test_what_is_not_known_is_said(run: Path, tmp_path: Path) -> None:
     assert "| updates | 6 of 100 |" in card_of(checkpoint(run), tmp_path / "default")[1]
 
 
+def test_a_checkpoint_that_was_copied_to_another_name(run: Path, tmp_path: Path) -> None:
+    """`checkpoints/best` could not be exported: "invalid literal for int()". Its counters say how far it was trained."""
+    whole = card_of(checkpoint(run), tmp_path / "out")
+    best = checkpoint(run).rename(run / "checkpoints" / "best")
+    assert "trained for" not in card_of(best, tmp_path / "unknown")[1]
+    write_text(best / "counters.json", to_json({"n_updates": UPDATE}))
+    assert card_of(best, tmp_path / "best") == whole
+
+
 def test_only_first_answers_have_no_rates_of_refinements(run: Path, tmp_path: Path) -> None:
     """Guards against columns of "undefined" where the run refined nothing."""
     empty = {"value": None, "low": None, "high": None, "n": 0}

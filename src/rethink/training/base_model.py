@@ -12,6 +12,7 @@ from huggingface_hub import metadata_load, try_to_load_from_cache
 from rethink.errors import UserError
 from rethink.jsonl import Record
 from rethink.models import bundled, hub
+from rethink.models.checkpoint_files import COUNTERS
 from rethink.models.gguf.header import read_header
 from rethink.models.gguf.locate import find_here, is_gguf
 from rethink.models.lora import CONFIG as ADAPTER_CONFIG
@@ -41,6 +42,16 @@ def run_of(model: Path) -> RunFolder | None:
     """Return the run that wrote this checkpoint; None for any other model."""
     run = RunFolder(model.parent.parent)
     return run if model.parent.name == run.checkpoints.name and (run.path / "config.toml").is_file() else None
+
+
+def update_of(checkpoint: Path) -> int | None:
+    """Return the number of updates of a run's checkpoint, also of a copy with another name; None if it is not known."""
+    if checkpoint.name.isdigit():
+        return int(checkpoint.name)
+    try:
+        return int(read_object(checkpoint / COUNTERS)["n_updates"])
+    except (UserError, LookupError, TypeError, ValueError):
+        return None
 
 
 def read_settings(run: RunFolder) -> Record:

@@ -31,7 +31,7 @@ from rethink.problems.source import GENERATORS, answer_format_of
 from rethink.problems.suites import expand_sources, find_suite
 from rethink.recipe import Recipe, load_recipe
 from rethink.settings import ProblemSource
-from rethink.training.base_model import BaseModel, find_base_model, read_settings, run_of
+from rethink.training.base_model import BaseModel, find_base_model, read_settings, run_of, update_of
 from rethink.training.shared_recipe import last_part, shared_recipe
 from rethink.version import __version__
 
@@ -75,9 +75,9 @@ def read_origin(source: Path) -> Origin:
     """Return what the files say about a model: a checkpoint of a run, or any other."""
     run = run_of(source.resolve())
     base = find_base_model(source)
-    if run is None:
+    update = None if run is None else update_of(source.resolve())
+    if run is None or update is None:
         return Origin(source, base, {}, None, None, [], QUESTION)
-    update = int(source.resolve().name)
     by_update: dict[int, Record] = {}
     for _, record in read_lines(run.metrics):
         if record.get("phase") == "evaluation" and record["update"] <= update:
