@@ -48,6 +48,34 @@ def test_replayed_policy_repeats_what_it_continued() -> None:
             other.extend(group[: len(texts)], texts)
 
 
+def test_what_a_teacher_said_is_replayed_too() -> None:
+    """A teacher at a server may say something else when it is asked again: its text is in what the policy continues, so the
+    run could not be resumed."""
+    policy = FakePolicy(lambda p, i, v: f"{v} a", Sampling(max_tokens=9))
+    said = iter(["look again", "try harder", "never"])
+    teacher = FakePolicy(lambda p, i, v: next(said))
+
+    def ask(replayed: ReplayedPolicy) -> list[str]:
+        (group,) = replayed.sample([prompt("1", 3)], 1)
+        (feedback,) = replayed.beside("teacher", teacher).sample([prompt("2", 4)], 1)
+        (more,) = replayed.extend(group, [f" {feedback[0].text}"])
+        assert more is not None
+        return [feedback[0].text, more.text]
+
+    first = ReplayedPolicy(policy)
+    found = ask(first)
+    policy.publish(1)
+    again = ReplayedPolicy(policy, first.recording)
+    assert ask(again) == found == ["look again", "0 a look again 0 a"]
+    assert again.beside("teacher", teacher).version == teacher.version
+    again.finish_replay()
+    assert ask(again) == ["try harder", "1 a try harder 1 a"]
+    other = ReplayedPolicy(policy, first.recording)
+    other.sample([prompt("1", 3)], 1)
+    with pytest.raises(UserError, match="the checkpoint holds samples of the next batch, but for other prompts"):
+        other.beside("judge", teacher).sample([prompt("2", 4)], 1)
+
+
 def test_only_new_tokens_are_counted() -> None:
     """Guards against counting the first reply and the forced text again: of 7 tokens, 2 and the end token are new."""
     meter = Meter()

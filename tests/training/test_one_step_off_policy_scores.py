@@ -73,6 +73,8 @@ def test_a_run_that_scores_resumes_to_the_same_end(make: Make, problems: Path) -
     finished(make(*settings, "updates=4", "checkpoint_every=2"))
     run = open_run(make(*settings, "updates=6", "checkpoint_every=2"), resume=True)
     assert run.sampled_ahead is not None
-    assert [sorted(call) for call in run.sampled_ahead["calls"]] == [["asked", "groups"], ["asked", "scores"]]
+    scored = ["asked", "scores"]
+    assert [sorted(call) for call in run.sampled_ahead["calls"]] == [["asked", "groups"], scored, scored]
+    assert [call["asked"][0] == "initial" for call in run.sampled_ahead["calls"]] == [False, False, True]
     list(train(run))
     assert_same(run, whole)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -25,10 +25,17 @@ Metrics = dict[str, float]
 class Batch:
     """Problem batch `number` of a run. Iterating over `updates` runs the method; train on each before taking the next.
 
-    It takes its problems from a copy of the stream. `policy` replaces the run's policy."""
+    It takes its problems from a copy of the stream. `policy` replaces the run's policy, and `wrap_role(name, policy)` the
+    policies that are not trained."""
 
     def __init__(
-        self, run: Run, number: int, state: dict[str, Any], stream: ProblemStream, policy: Policy | None = None
+        self,
+        run: Run,
+        number: int,
+        state: dict[str, Any],
+        stream: ProblemStream,
+        policy: Policy | None = None,
+        wrap_role: Callable[[str, Policy], Policy] = lambda name, policy: policy,
     ) -> None:
         self.run = run
         self.number = number
@@ -36,6 +43,7 @@ class Batch:
         self.problems = self.stream.next_batch()
         self.state = state
         self.meter = Meter()
+        self._wrap_role = wrap_role
         metered = MeteredPolicy(policy or run.policy, self.meter)
         actors = Actors(
             metered,
@@ -82,7 +90,7 @@ class Batch:
             return self.run.grader(groups)
 
     def _role(self, name: Any) -> Policy:
-        return MeteredPolicy(self.run.role(name), self.meter, role=True)
+        return MeteredPolicy(self._wrap_role(name, self.run.role(name)), self.meter, role=True)
 
 
 class Synchronous:

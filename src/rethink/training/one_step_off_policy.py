@@ -23,16 +23,16 @@ Several ranks do the same in lockstep: no decision depends on what a single rank
 ends it and so the others. They exchange samples over a second connection (`open_sampling_group`), independent of how far
 training is on each.
 
-A checkpoint contains the samples and scores of the next batch. A resumed run replays them to the method, and continues as
-if it had never stopped. For the same reason the last batch of a run is followed by one more sampling: the run may be
-extended.
+A checkpoint contains the samples and scores of the next batch, also those of a teacher or another role, which may answer
+otherwise when it is asked again. A resumed run replays them to the method, and continues as if it had never stopped. For
+the same reason the last batch of a run is followed by one more sampling: the run may be extended.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Event
 from typing import Any
@@ -118,8 +118,8 @@ class OneStepOffPolicy:
         self._state, self._position = copy.deepcopy(run.state), batch.stream.position
         policy = ReplayedPolicy(run.policy)
         if run.ranks.size == 1:
-            policy.stop = failed
-        next_batch = Batch(run, run.n_batches + 1, copy.deepcopy(run.state), batch.stream, policy)
+            policy.replay.stop = failed
+        next_batch = Batch(run, run.n_batches + 1, copy.deepcopy(run.state), batch.stream, policy, policy.beside)
         work = partial(_train, batch, update, lag, failed)
         with run.policy.frozen_weights(), threads.running([work]) as (training,):
             try:
@@ -143,7 +143,7 @@ class OneStepOffPolicy:
     def _restore_batch(self, recording: dict[str, Any]) -> Batch:
         """Return the batch whose samples are in the checkpoint."""
         policy = ReplayedPolicy(self.run.policy, recording)
-        batch = Batch(self.run, self.run.n_batches, self.run.state, self.run.stream, policy)
+        batch = Batch(self.run, self.run.n_batches, self.run.state, self.run.stream, policy, policy.beside)
         batch.run_to_first_update()
         policy.finish_replay()
         return batch
@@ -157,65 +157,93 @@ def _train(batch: Batch, update: Update, lag: int, failed: Event, _stop: Event) 
         raise
 
 
+@dataclass
+class Replay:
+    """What the policies of one batch record or replay, call by call. `remaining` is None while it is recorded."""
+
+    recording: dict[str, Any]
+    remaining: list[dict[str, Any]] | None
+    is_finished: bool = False
+    stop: Event = field(default_factory=Event)
+
+    def next(self, kind: str, asked: Sequence[str]) -> list[Any]:
+        """Return the result of the next recorded call. Raise UserError if that was another call."""
+        call = self.remaining.pop(0) if self.remaining else {}
+        if call.get("asked") != asked or kind not in call:
+            raise UserError(OTHER_PROMPTS)
+        found: list[Any] = call[kind]
+        return found
+
+
 class ReplayedPolicy(PolicyWrapper):
     """The policy of a method up to its first update. It records its samples and scores as plain data; given a `recording`,
     it replays that instead, with the recorded version. After `finish_replay` it only forwards calls.
 
-    Once `stop` is set, sampling raises threads.Stopped at the next finished group."""
+    Once `replay.stop` is set, sampling raises threads.Stopped at the next finished group. `beside` returns the same for a
+    policy that is not trained, whose calls are part of the same recording."""
 
-    def __init__(self, policy: Policy, recording: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, policy: Policy, recording: dict[str, Any] | None = None, role: str = "", replay: Replay | None = None
+    ) -> None:
         super().__init__(policy)
-        self.recording: dict[str, Any] = recording or {"version": policy.version, "calls": []}
-        self.stop = Event()
-        self._remaining_calls: list[dict[str, Any]] | None = None if recording is None else list(recording["calls"])
-        self._is_finished = False
+        calls = None if recording is None else list(recording["calls"])
+        self.replay = replay or Replay(recording or {"version": policy.version, "calls": []}, calls)
+        self._role = role
+
+    def beside(self, role: str, policy: Policy) -> ReplayedPolicy:
+        """Return the policy of a role, which records and replays together with this one."""
+        return ReplayedPolicy(policy, role=role, replay=self.replay)
+
+    @property
+    def recording(self) -> dict[str, Any]:
+        return self.replay.recording
 
     @property
     def version(self) -> int:
-        return self.policy.version if self._is_finished else self.recording["version"]
+        return self.policy.version if self._role or self.replay.is_finished else self.recording["version"]
 
     def groups(
         self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
     ) -> Iterator[tuple[int, Group]]:
-        asked = [prompt.group for prompt in prompts]
-        if self._is_finished:
+        asked = self._asked(prompt.group for prompt in prompts)
+        if self.replay.is_finished:
             yield from self.policy.groups(prompts, n, sampling)
-        elif self._remaining_calls is not None:
-            for i, group in enumerate(self._next_recorded("groups", asked)):
+        elif self.replay.remaining is not None:
+            for i, group in enumerate(self.replay.next("groups", asked)):
                 yield i, _restored(group, prompts[i])
         else:
             found: list[Any] = [None] * len(prompts)
+            self.recording["calls"].append({"asked": asked, "groups": found})  # in the order in which calls begin
             for i, group in self.policy.groups(prompts, n, sampling):
-                if self.stop.is_set():
+                if self.replay.stop.is_set():
                     raise threads.Stopped
                 found[i] = [reply_to_data(sample) for sample in group]
                 yield i, group
-            self.recording["calls"].append({"asked": asked, "groups": found})
 
     def extend(
         self, samples: Sequence[Sample], texts: Sequence[str], sampling: Sampling | None = None
     ) -> list[Sample | None]:
-        if self._is_finished:
+        if self.replay.is_finished:
             return self.policy.extend(samples, texts, sampling)
-        asked = [f"{sample.prompt.group} {sample.index}{text}" for sample, text in zip(samples, texts, strict=True)]
+        asked = self._asked(f"{s.prompt.group} {s.index}{text}" for s, text in zip(samples, texts, strict=True))
         found: list[Sample | None] = []
-        if self._remaining_calls is not None:
-            for sample, reply in zip(samples, self._next_recorded("extended", asked), strict=True):
+        if self.replay.remaining is not None:
+            for sample, reply in zip(samples, self.replay.next("extended", asked), strict=True):
                 found.append(None if reply is None else reply_from_data(reply, sample.prompt))
             return found
         found = self.policy.extend(samples, texts, sampling)
-        if self.stop.is_set():
+        if self.replay.stop.is_set():
             raise threads.Stopped
         replies = [None if sample is None else reply_to_data(sample) for sample in found]
         self.recording["calls"].append({"asked": asked, "extended": replies})
         return found
 
     def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt] | None = None) -> list[tuple[float, ...]]:
-        if self._is_finished:
+        if self.replay.is_finished:
             return self.policy.score(samples, prompts)
-        asked = [f"{sample.prompt.group} {sample.index}" for sample in samples]
-        if self._remaining_calls is not None:
-            return [tuple(log_probs) for log_probs in self._next_recorded("scores", asked)]
+        asked = self._asked(f"{sample.prompt.group} {sample.index}" for sample in samples)
+        if self.replay.remaining is not None:
+            return [tuple(log_probs) for log_probs in self.replay.next("scores", asked)]
         scores = self.policy.score(samples, prompts)
         self.recording["calls"].append({"asked": asked, "scores": list(map(list, scores))})
         return scores
@@ -228,17 +256,13 @@ class ReplayedPolicy(PolicyWrapper):
 
     def finish_replay(self) -> None:
         """Forward all calls to the policy from now on, after the first update. Raise UserError if recorded calls remain."""
-        if self._remaining_calls:
+        if self.replay.remaining:
             raise UserError(OTHER_PROMPTS)
-        self._is_finished = True
+        self.replay.is_finished = True
 
-    def _next_recorded(self, kind: str, asked: Sequence[str]) -> list[Any]:
-        """Return the result of the next recorded call. Raise UserError if that was another call."""
-        call = self._remaining_calls.pop(0) if self._remaining_calls else {}
-        if call.get("asked") != asked or kind not in call:
-            raise UserError(OTHER_PROMPTS)
-        found: list[Any] = call[kind]
-        return found
+    def _asked(self, what: Iterable[str]) -> list[str]:
+        """Return what identifies a call: the role that is asked, if it is not the policy, and for what."""
+        return [*([self._role] if self._role else []), *what]
 
 
 OTHER_PROMPTS = (
