@@ -104,8 +104,9 @@ def test_refinements_may_quote_the_earlier_answer(rethink: Rethink, tmp_path: Pa
     write(tmp_path / "a.jsonl", {"answer": "5", "response": f"[[{thoughts}]] \\boxed{{3}} is wrong: \\boxed{{5}}."})
     assert rethink("grade", "a.jsonl", "--refinements", "--thinking", "[[", "]]", "--out", "v.jsonl").code == 0
     assert read(tmp_path / "v.jsonl")[0]["extracted"] == "5"
-    own = rethink("grade", "a.jsonl", "--refinements", "--verifier", "support.coins:coin", "--out", "w.jsonl")
-    assert_one_message(own, "--refinements has no effect on a verifier of your own, which gets the whole reply")
+    for option in ("--refinements", "--lenient"):
+        own = rethink("grade", "a.jsonl", option, "--verifier", "support.coins:coin", "--out", "w.jsonl")
+        assert_one_message(own, f"{option} has no effect on a verifier of your own, which gets the whole reply")
 
 
 MISTAKES: dict[str, tuple[list[str], list[str]]] = {

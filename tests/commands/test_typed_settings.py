@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rethink.commands import answer
+from rethink.commands import answer, serve
 from rethink.commands.evaluate import resolve
 from rethink.commands.typed_settings import with_options
 from rethink.errors import UserError
@@ -33,6 +33,17 @@ WITHOUT_EFFECT = [
     ("endpoint.retries=0", "name the server with --endpoint URL"),
     ("evaluation.problems.question=q", "evaluation.problems.question has no effect: countdown makes its problems"),
     ("evaluation.problems.right_threshold=0.5", "only a verifier of your own"),
+    ("evaluation.problems.extraction=lenient", "countdown has one way to write an answer"),
+    (
+        "evaluation.problems.replies.attempts=3 evaluation.problems.source=aime",
+        "only countdown, signs and shapes use it",
+    ),
+    ("sampler.engine=vllm", "only `rethink train` runs vLLM"),
+    ("sampler.concurrency=8", "only `rethink train` runs vLLM"),
+    ("sampler.timeout_s=9 endpoint.url=http://h:1", "write endpoint.timeout_s"),
+    ("judge.dtype=bfloat16", "judge.dtype has no effect: set judge.path or judge.endpoint.url"),
+    ("model.template=chatml endpoint.url=http://h:1", "the model runs at http://h:1"),
+    ("sampler.max_prompt_tokens=9 endpoint.url=http://h:1", "the model runs at http://h:1"),
 ]
 
 USED = [
@@ -42,22 +53,25 @@ USED = [
     "evaluation.n=2",
     "evaluation.problems.limit=4",
     "sampler.max_prompt_tokens=64",
+    "sampler.engine=local",
     "prompts.refine=again",
+    "model.thinking=['<a>','</a>'] model.device=cpu endpoint.url=http://h:1",
 ]
 
 
 @pytest.mark.parametrize(("setting", "message"), [*REPLACED, *WITHOUT_EFFECT])
 def test_an_evaluation_refuses_settings_that_it_would_not_follow(setting: str, message: str) -> None:
     """Guards against an evaluation of another model than the table says, and against settings that do nothing."""
+    suites = [] if "problems.source=aime" in setting else ["countdown"]
     with pytest.raises(UserError) as raised:
-        resolve("tiny", ["countdown"], [setting], "demo-think-twice")
+        resolve("tiny", suites, setting.split(), "demo-think-twice")
     assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("setting", USED)
 def test_an_evaluation_takes_settings_that_it_follows(setting: str) -> None:
     """Guards against refusing too much."""
-    assert resolve("tiny", ["countdown"], [setting], "demo-think-twice").model.path == "tiny"
+    assert resolve("tiny", ["countdown"], setting.split(), "demo-think-twice").model.path == "tiny"
 
 
 def test_a_judge_samples_with_the_sampling_of_the_recipe() -> None:
@@ -71,6 +85,16 @@ def test_an_answer_is_from_the_model_that_the_command_names() -> None:
     for setting in ("model.path=tiny-signs", "training.lr=3"):
         with pytest.raises(UserError, match=r"replaces MODEL|has no effect"):
             answer.resolve("tiny", "demo-think-twice", [setting])
+
+
+def test_answers_and_servers_refuse_settings_of_evaluations() -> None:
+    """Guards against `evaluation.n=4` that draws one answer, without a word."""
+    for setting in ("evaluation.n=4", "evaluation.k=[2]"):
+        with pytest.raises(UserError, match="only `rethink eval` uses it"):
+            answer.resolve("tiny", "demo-think-twice", [setting])
+    assert answer.resolve("tiny", "demo-think-twice", ["evaluation.n_refine=2"])[0].evaluation.n_refine == 2
+    with pytest.raises(UserError, match="only `rethink eval` uses it"):
+        serve._resolve("tiny", "demo-think-twice", ["evaluation.n_refine=2"])
 
 
 @pytest.mark.parametrize(

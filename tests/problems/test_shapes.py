@@ -137,3 +137,10 @@ def test_settings_that_make_no_problems(source: ProblemSource, message: str) -> 
     """Guards against a misspelt task that gives other problems."""
     with pytest.raises(UserError, match=message):
         load_problems(source)
+
+
+def test_lenient_extraction_is_that_of_the_source() -> None:
+    """Guards against `--lenient` that grades strictly, in an evaluation that says that it was lenient."""
+    for extraction, expected in (("strict", False), ("lenient", True)):
+        problem = load_problems(ProblemSource("shapes:count", extraction=extraction, limit=1))[0]  # type: ignore[arg-type]
+        assert problem.grade(f"I see {problem.gold} of them").right is expected

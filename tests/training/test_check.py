@@ -47,6 +47,20 @@ REFUSED = {
     "problems.question=prompt": "problems.question has no effect: countdown makes its problems",
     "problems.gym.a=1": "problems.gym has no effect",
     "problems.right_threshold=0.5": "problems.right_threshold has no effect",
+    "problems.level=3": "problems.level has no effect: only shapes uses it",
+    "problems.extraction=lenient": "problems.extraction has no effect: countdown has one way to write an answer",
+    "problems.verifier_sandbox=false": "problems.verifier_sandbox has no effect: only a verifier of your own",
+    "problems.images=picture": "problems.images has no effect: countdown makes its problems",
+    "evaluation.problems.source=own.jsonl evaluation.problems.verifier=own:check "
+    "evaluation.problems.verifier_in_process=true evaluation.problems.verifier_timeout_s=3": (
+        "evaluation.problems.verifier_timeout_s has no effect: verifier_in_process leaves them out"
+    ),
+    "teacher.dtype=bfloat16": "teacher.dtype has no effect: set teacher.path or teacher.endpoint.url",
+    "judge.endpoint.url=http://h:1 judge.device=cpu": "judge.device has no effect: the model runs at judge.endpoint.url",
+    "rewards.0.function=verdict rewards.0.timeout_s=3": "rewards.0.timeout_s has no effect: the term is the verdict",
+    "rewards.0.function=own:x rewards.0.in_process=true rewards.0.sandbox=false": (
+        "rewards.0.sandbox has no effect: a function in this process has neither limits nor a sandbox"
+    ),
     "evaluation.strategy=solve evaluation.n_refine=3": "evaluation.n_refine has no effect: no strategy ends with refine",
     "evaluation.strategy=best:3": "judge",
     "method.objective=gpso": "one of grpo, dr_grpo, dapo, gspo, gmpo, cispo, sapo, rloo, and not 'gpso'",

@@ -26,3 +26,13 @@ def test_a_file_has_no_splits(tmp_path: Path) -> None:
     assert message.startswith("problems.split has no effect: ")
     replaced = [f"problems.source={file}", f"evaluation.problems.source={file}"]
     assert list(settings_without_effect(load_recipe("demo-think-twice", replaced))) == []
+
+
+def test_shapes_use_what_they_read() -> None:
+    """Guards against a refusal of demonstrations for shapes, which once were called those of countdown and signs only."""
+    given = ["problems.source=shapes:count", "problems.level=2", "problems.replies.p_right=1.0"]
+    assert list(settings_without_effect(load_recipe(None, [*given, "problems.extraction=lenient"]))) == []
+    (message,) = settings_without_effect(load_recipe(None, [*given, "problems.question=q"]))
+    assert (
+        message == "problems.question has no effect: shapes:count makes its problems; set problems.source to your file"
+    )

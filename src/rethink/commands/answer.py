@@ -118,13 +118,16 @@ def _answer_all(problems: Sequence[Problem], resolved: Recipe, strategy: Strateg
     return records
 
 
-def resolve(model: str, recipe: str, settings: Sequence[str]) -> tuple[Recipe, Strategy]:
-    """Return the recipe and its strategy. Raise UserError if it names several."""
+def resolve(
+    model: str, recipe: str, settings: Sequence[str], unused: Sequence[str] = ("n", "k")
+) -> tuple[Recipe, Strategy]:
+    """Return the recipe and its strategy. Raise UserError if it names several, and for settings that are for others than
+    this command, with the `unused` keys of `evaluation`."""
     refuse_contradictions({"model.path": model}, settings)
     resolved = load_recipe(recipe if recipe else None, [f"model.path={toml_string(model)}", *settings])
     if "," in resolved.evaluation.strategy:
         raise UserError("this command takes one strategy; `rethink eval` compares several")
-    refuse_without_effect(settings, resolved)
+    refuse_without_effect(settings, resolved, unused)
     return name_checkpoints(resolved, print_note), parse(resolved.evaluation.strategy)
 
 

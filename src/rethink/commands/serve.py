@@ -180,7 +180,7 @@ def _resolve(model: str, recipe: str, settings: Sequence[str]) -> Recipe:
     from rethink.commands.answer import resolve
 
     default = [] if recipe else ["evaluation.sampling.temperature=1.0"]
-    return resolve(model, recipe, [*default, *settings])[0]
+    return resolve(model, recipe, [*default, *settings], unused=("n", "n_refine", "k", "batch_size"))[0]
 
 
 def _short_name(model: str) -> str:

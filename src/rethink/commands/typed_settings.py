@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rethink.commands.console import toml_string
 from rethink.errors import UserError
 from rethink.recipe import Recipe
 from rethink.recipes.overrides import parse_value
-from rethink.training.no_effect import problem_settings_without_effect
+from rethink.training.no_effect import problem_settings_without_effect, role_settings_without_effect
 
 WRITTEN_AS = {
     "model.path": "MODEL",
@@ -22,6 +22,16 @@ WRITTEN_AS = {
 
 USED = ("seed", "model", "prompts", "sampler", "evaluation", "endpoint", "judge")
 """What an evaluation reads of a recipe. The rest is for training."""
+
+OF_VLLM = ("engine", "urls", "gpu_memory", "concurrency", "timeout_s", "transfer")
+NOT_AT_ENDPOINT = (
+    "model.template",
+    "model.template_options",
+    "model.random",
+    "model.image_pixels",
+    "sampler.max_prompt_tokens",
+)
+"""Settings of `sampler` that are for vLLM, and those that change answers, but not those of a model at an endpoint."""
 
 
 def with_options(options: Mapping[str, str | None], settings: Sequence[str]) -> list[str]:
@@ -43,17 +53,16 @@ def refuse_contradictions(given: Mapping[str, str], settings: Sequence[str]) -> 
                 raise UserError(f"{word} replaces {WRITTEN_AS[name]} ({value}): leave one of them out")
 
 
-def refuse_without_effect(settings: Sequence[str], recipe: Recipe) -> None:
-    """Raise UserError for a setting that only training uses. `recipe` is the result; its own settings are not looked at."""
-    unread = {}
-    if recipe.evaluation.problems is not None:
-        for message in problem_settings_without_effect("evaluation.problems", recipe.evaluation.problems, "", "test"):
-            unread[message.split()[0]] = message
+def refuse_without_effect(settings: Sequence[str], recipe: Recipe, unused: Sequence[str] = ()) -> None:
+    """Raise UserError for a setting that only training uses, and for the `unused` keys of `evaluation`, which this command
+    does not use. `recipe` is the result; its own settings are not looked at."""
+    unread = {message.split()[0]: message for message in _unread(recipe)}
     for word in settings:
         key = word.partition("=")[0].strip().lstrip("+")
-        section = key.partition(".")[0]
-        if key in unread:
-            raise UserError(unread[key])
+        section, _, name = key.partition(".")
+        for other, message in unread.items():
+            if key == other or key.startswith(f"{other}."):
+                raise UserError(message)
         if section == "sampling" and (recipe.judge.path or recipe.judge.endpoint.url):
             continue  # the judge's
         if section in ("problems", "sampling"):
@@ -62,5 +71,20 @@ def refuse_without_effect(settings: Sequence[str], recipe: Recipe) -> None:
             raise UserError(f"{word} has no effect here: write --{word}")
         if section not in USED or key == "evaluation.every":
             raise UserError(f"{word} has no effect here: only `rethink train` uses it")
+        if section == "evaluation" and name in unused:
+            raise UserError(f"{word} has no effect here: only `rethink eval` uses it")
         if section == "endpoint" and not recipe.endpoint.url:
             raise UserError(f"{word} has no effect: name the server with --endpoint URL")
+        if section == "sampler" and name in OF_VLLM and word.partition("=")[2].strip("\"'") != "local":
+            is_of_server = recipe.endpoint.url and name in ("concurrency", "timeout_s")
+            instead = f"endpoint.{name}" if is_of_server else "--endpoint URL, for a server that runs already"
+            raise UserError(f"{word} has no effect here: only `rethink train` runs vLLM; write {instead}")
+        if recipe.endpoint.url and key.startswith(NOT_AT_ENDPOINT):
+            raise UserError(f"{word} has no effect: the model runs at {recipe.endpoint.url}")
+
+
+def _unread(recipe: Recipe) -> Iterator[str]:
+    """Yield messages about settings of problems and of the judge that nothing reads."""
+    if recipe.evaluation.problems is not None:
+        yield from problem_settings_without_effect("evaluation.problems", recipe.evaluation.problems, "", "test")
+    yield from role_settings_without_effect("judge", recipe.judge)

@@ -52,8 +52,9 @@ class GradeSettings:
             check_marks(self.thinking)
         except ValueError as err:
             raise UserError(f"--thinking {err}") from err
-        if self.refinements and isinstance(self.answer_format.verify, UserFunction):
-            raise UserError("--refinements has no effect on a verifier of your own, which gets the whole reply")
+        for option, is_given in (("--refinements", self.refinements), ("--lenient", self.lenient)):
+            if is_given and isinstance(self.answer_format.verify, UserFunction):
+                raise UserError(f"{option} has no effect on a verifier of your own, which gets the whole reply")
 
     @property
     def verify(self) -> Verifier:

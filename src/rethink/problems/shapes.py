@@ -36,7 +36,9 @@ SIDES = {"left": (-1, 0), "right": (1, 0), "above": (0, -1), "below": (0, 1)}
 _STATED = re.compile(r"(?:answer\s*(?:is|:)|\\boxed\{)\s*([\w:]+)", re.IGNORECASE)
 
 
-def problems(split: str, tasks: str = "", level: int = 1, replies: Replies | None = None) -> Iterator[Problem]:
+def problems(
+    split: str, tasks: str = "", level: int = 1, replies: Replies | None = None, extraction: str = "strict"
+) -> Iterator[Problem]:
     """Yield the problems of a split, "train" (4,000), "validation" (400) or "test" (1,600), and what a teacher replies.
 
     `tasks` are names joined by "+"; "" is all of them, in turn. A hash of what is drawn decides the split, so no image of
@@ -48,10 +50,10 @@ def problems(split: str, tasks: str = "", level: int = 1, replies: Replies | Non
         raise ValueError(f"shapes has the tasks {', '.join(TASKS)} and the levels 1 to 3, not {[*unknown, level][0]!r}")
     if split not in SPLITS:
         raise ValueError(f"shapes has the splits {', '.join(SPLITS)}, not {split!r}")
-    return _problems(split, names, level, replies or Replies())
+    return _problems(split, names, level, replies or Replies(), extraction)
 
 
-def _problems(split: str, names: list[str], level: int, replies: Replies) -> Iterator[Problem]:
+def _problems(split: str, names: list[str], level: int, replies: Replies, extraction: str) -> Iterator[Problem]:
     shares, n_problems = SPLITS[split]
     draw = rng("shapes", split, level, *names)
     seen: set[int] = set()
@@ -62,14 +64,14 @@ def _problems(split: str, names: list[str], level: int, replies: Replies) -> Ite
         if key % 20 not in shares or key in seen:
             continue
         seen.add(key)
-        yield _problem(f"shapes:{name}:{key:016x}", canvas, question, gold, replies)
+        yield _problem(f"shapes:{name}:{key:016x}", canvas, question, gold, replies, extraction)
         if len(seen) == n_problems:
             return
     raise UserError(f"shapes:{'+'.join(names)} has only {len(seen)} different images at level {level}; raise level")
 
 
-def _problem(ident: str, canvas: Canvas, question: str, gold: str, replies: Replies) -> Problem:
-    problem = FORMAT.problem(ident, question, gold, "shapes", "strict")
+def _problem(ident: str, canvas: Canvas, question: str, gold: str, replies: Replies, extraction: str) -> Problem:
+    problem = FORMAT.problem(ident, question, gold, "shapes", extraction)
     image = read_image(canvas.png(), ident)
     demonstrate = partial(_demonstrations, ident, question, gold, replies)
     return replace(problem, images=(image,), demonstrate=demonstrate)

@@ -205,7 +205,7 @@ def _generate(name: str, source: ProblemSource, purpose: str) -> Iterable[Proble
         if name == "signs":
             return signs.problems(split, source.lines, source.numbers, source.largest, source.replies)
         if name.startswith("shapes"):
-            return shapes.problems(split, name.partition(":")[2], source.level, source.replies)
+            return shapes.problems(split, name.partition(":")[2], source.level, source.replies, source.extraction)
         return gym.problems(name.removeprefix("gym:"), split, source.size, source.gym, lenient, source.partial_scores)
     except ValueError as err:
         raise UserError(str(err)) from err

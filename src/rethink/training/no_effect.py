@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,29 @@ from typing import Any
 from rethink.methods import needs_of
 from rethink.objectives import Objective, objectives_of
 from rethink.problems.files import suffix_of
+from rethink.problems.rewards import VERDICT
 from rethink.problems.suites import expand_sources, find_suite
 from rethink.recipe import Recipe
-from rethink.settings import Evaluation, Lora, ProblemSource, Sampler, Training, default_of
+from rethink.settings import (
+    AuxiliaryModel,
+    Evaluation,
+    Lora,
+    ModelSource,
+    ProblemSource,
+    Reward,
+    Sampler,
+    Training,
+    default_of,
+)
 from rethink.strategies import parse_all
 
-COLUMNS = ("question", "answer", "tools", "options", "context", "id", "suite")
+COLUMNS = ("question", "answer", "tools", "options", "context", "images", "id", "suite")
 REPLIES = ("reply", "draft", "merged", "candidates", "failure", "chosen", "rejected")
-LIMITS = ("right_threshold", "verifier_timeout_s", "verifier_memory_gib", "verifier_in_process")
+GUARDS = ("verifier_timeout_s", "verifier_memory_gib", "verifier_sandbox")
+"""The limits of a user's verifier, which has none in this process."""
 
+LOADING = tuple(f.name for f in fields(ModelSource) if f.name != "path")
+"""How a model on this machine is loaded."""
 
 USED_BY = {
     "clip_low": ("clip", "gmpo", "cispo"),
@@ -39,6 +53,9 @@ def settings_without_effect(recipe: Recipe) -> Iterator[str]:
     yield from _importance_sampling(recipe.training)
     yield from _reference(recipe)
     yield from _models(recipe)
+    yield from role_settings_without_effect("teacher", recipe.teacher)
+    yield from role_settings_without_effect("judge", recipe.judge)
+    yield from _rewards(recipe.rewards)
     yield from _evaluation(recipe.evaluation)
     yield from problem_settings_without_effect("problems", recipe.problems, ProblemSource().source, "train")
     if recipe.evaluation.problems is not None:
@@ -56,7 +73,7 @@ def rate_never_reached(recipe: Recipe) -> Iterator[str]:
         )
 
 
-def _changed(section: str, values: Any, defaults: Any, names: tuple[str, ...], why: str) -> Iterator[str]:
+def _changed(section: str, values: Any, defaults: Any, names: Sequence[str], why: str) -> Iterator[str]:
     for name in names:
         if getattr(values, name) != getattr(defaults, name):
             yield f"{section}.{name} has no effect: {why}"
@@ -112,6 +129,30 @@ def _models(recipe: Recipe) -> Iterator[str]:
         yield "endpoint.url has no effect: training samples from the model itself, or from vLLM (sampler.engine)"
 
 
+def role_settings_without_effect(role: str, model: AuxiliaryModel) -> Iterator[str]:
+    """Yield messages about settings of a teacher or judge that nothing reads."""
+    if model.endpoint.url:
+        yield from _changed(role, model, AuxiliaryModel(), LOADING, f"the model runs at {role}.endpoint.url")
+    elif not model.path:
+        why = f"set {role}.path or {role}.endpoint.url"
+        yield from _changed(role, model, AuxiliaryModel(), (*LOADING, "endpoint"), why)
+    else:
+        yield from _changed(role, model, AuxiliaryModel(), ("endpoint",), f"set {role}.endpoint.url")
+        if model.path == "self":
+            yield from _changed(role, model, AuxiliaryModel(), LOADING, f'{role}.path is "self"')
+
+
+def _rewards(rewards: Sequence[Reward]) -> Iterator[str]:
+    for n, reward in enumerate(rewards):
+        section, default = f"rewards.{n}", Reward(reward.function)
+        if reward.function == VERDICT:
+            names = [f.name for f in fields(Reward) if f.name not in ("function", "weight")]
+            yield from _changed(section, reward, default, names, "the term is the verdict, which the verifier gives")
+        elif reward.in_process:
+            why = "a function in this process has neither limits nor a sandbox"
+            yield from _changed(section, reward, default, ("timeout_s", "memory_gib", "sandbox"), why)
+
+
 def _evaluation(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.problems is None:
         names = tuple(asdict(Evaluation()))
@@ -134,7 +175,7 @@ def problem_settings_without_effect(section: str, source: ProblemSource, default
     if not isinstance(source.source, str) or source.source == "":
         return
     kinds = {_kind(name) for name in expand_sources(source.source)}
-    generated = kinds <= {"countdown", "signs", "gym"}
+    generated = kinds <= {"countdown", "signs", "shapes", "gym"}
     rules: list[tuple[bool, tuple[str, ...], str]] = [
         (generated, COLUMNS + REPLIES, f"{source.source} makes its problems; set {section}.source to your file"),
         (generated or kinds == {"file"}, ("subsets",), f"{source.source} has no subsets"),
@@ -146,13 +187,17 @@ def problem_settings_without_effect(section: str, source: ProblemSource, default
         ),
         (not kinds & {"countdown", "signs"}, ("numbers", "largest"), "only countdown and signs use it"),
         ("signs" not in kinds, ("lines",), "only signs uses it"),
-        (not kinds & {"countdown", "signs"}, ("replies",), "only countdown and signs use it"),
+        ("shapes" not in kinds, ("level",), "only shapes uses it"),
+        (not kinds & {"countdown", "signs", "shapes"}, ("replies",), "only countdown, signs and shapes use it"),
+        (kinds <= {"countdown", "signs"}, ("extraction",), f"{source.source} has one way to write an answer"),
         ("gym" not in kinds, ("gym", "size", "partial_scores"), "only gym tasks use it"),
         (
             ":" not in source.verifier,
-            LIMITS,
+            ("right_threshold", *GUARDS, "verifier_in_process"),
             f"only a verifier of your own (module:function) uses it; see {section}.verifier",
         ),
+        (":" in source.verifier, ("extraction",), "a verifier of your own gets the whole reply"),
+        (":" in source.verifier and source.verifier_in_process, GUARDS, "verifier_in_process leaves them out"),
     ]
     for applies, keys, why in rules:
         if applies:
@@ -160,10 +205,10 @@ def problem_settings_without_effect(section: str, source: ProblemSource, default
 
 
 def _kind(name: str) -> str:
-    if name in ("countdown", "signs"):
+    if name in ("countdown", "signs", "shapes"):
         return name
-    if name.startswith("gym:"):
-        return "gym"
+    if name.startswith(("gym:", "shapes:")):
+        return name.partition(":")[0]
     if find_suite(name) is not None:
         return "suite"
     has_splits = suffix_of(Path(name)) == ".json"  # it may: {"train": [...], "test": [...]}
