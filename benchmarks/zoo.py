@@ -18,7 +18,7 @@ The study has four stages:
 
 Everything is kept in OUT; a stopped study continues where it was. One thread per run: results do not depend on `--workers`.
 `--limit` makes everything smaller, for a trial. `benchmarks/zoo_evaluate.py` evaluates the weights; `zoo_table.py` and
-`zoo_picture.py` show the results.
+`zoo_picture.py` show the results, and `zoo_page.py` writes the tables of docs/results.md.
 """
 
 from __future__ import annotations
