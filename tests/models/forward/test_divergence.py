@@ -13,6 +13,7 @@ from rethink.models.forward.divergence import divergence, token_divergences
 from rethink.models.forward.weights import Head
 from rethink.objectives import Divergence
 from support.largest_tensor import LargestTensor
+from support.products import count_operations
 
 T, V, H = 13, 17, 5
 STUDENT = (0.5, 0.3, 0.15, 0.05)
@@ -215,4 +216,32 @@ def test_no_tensor_and_nothing_saved_has_the_size_of_the_logits(how: Divergence)
             )
         found.sum().backward()
     assert largest.n == 7 * 97
-    assert sorted(saved) == sorted([101 * 3, 97 * 3, 101 * 3, 97 * 3, 101]), "states and heads, and temperatures"
+    assert sorted(saved) == sorted([101 * 3, 97 * 3, 101]), "states and head, and temperatures"
+
+
+@pytest.mark.parametrize(("trained", "chunk", "n_products"), [(True, 12, 4), (True, 6, 5), (False, 6, 3)])
+def test_products_with_the_heads(trained: bool, chunk: int, n_products: float) -> None:
+    """Guards against logits, of student or teacher, that are computed again without need."""
+    hidden, weight = torch.randn(12, H, requires_grad=True), torch.randn(V, H, requires_grad=trained)
+    ids, ones = torch.zeros(12, dtype=torch.long), torch.ones(12)
+    head, teacher = Head(weight, None), Head(torch.randn(V, H), None)
+    with count_operations() as counter:
+        found, _ = token_divergences(
+            hidden, head, hidden.detach().flip(0), teacher, ids, ones, Divergence("reverse", 4), chunk
+        )
+        found.sum().backward()
+    assert counter.get_total_flops() == n_products * 2 * 12 * V * H
+
+
+def test_a_frozen_head_gives_the_same_gradient_of_hidden_states() -> None:
+    """Guards against slopes from the forward pass that lack the loss's factors or the temperature."""
+    inputs, how = Inputs(bias=False, softcaps=(1.5, None)), Divergence("forward", 4)
+    _, _, (wanted, _) = inputs.run(how, 7)
+    inputs.weight = inputs.weight.detach()
+    head = Head(inputs.weight, None, 1.5)
+    out, _ = token_divergences(
+        inputs.hidden, head, inputs.teacher, inputs.teacher_head, inputs.ids, inputs.temperature, how, 7
+    )
+    (out * inputs.factors).sum().backward()
+    assert inputs.hidden.grad is not None
+    torch.testing.assert_close(inputs.hidden.grad, wanted, rtol=1e-6, atol=1e-6)

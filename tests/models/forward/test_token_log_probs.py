@@ -9,6 +9,7 @@ from torch import Tensor
 from rethink.models.forward.token_log_probs import token_log_probs
 from rethink.models.forward.weights import Head
 from support.largest_tensor import LargestTensor
+from support.products import count_operations
 
 T, V, H = 13, 17, 5
 
@@ -36,10 +37,14 @@ class Inputs:
     def leaves(self) -> list[Tensor]:
         return [x for x in (self.hidden, self.weight, self.bias) if x is not None]
 
+    def run_values(self, chunk: int) -> Tensor:
+        """Return values of the function under test."""
+        head = Head(self.weight, self.bias, self.softcap, self.head_dtype)
+        return token_log_probs(self.hidden, head, self.ids, self.temperature, chunk)
+
     def run(self, chunk: int) -> tuple[Tensor, list[Tensor]]:
         """Return values and gradients of the function under test."""
-        head = Head(self.weight, self.bias, self.softcap, self.head_dtype)
-        out = token_log_probs(self.hidden, head, self.ids, self.temperature, chunk)
+        out = self.run_values(chunk)
         return out.detach(), list(torch.autograd.grad((out * self.factors).sum(), self.leaves))
 
     def dense(self) -> tuple[Tensor, list[Tensor]]:
@@ -93,8 +98,27 @@ def test_only_the_factors_of_a_bfloat16_head_are_rounded(softcap: float | None) 
     assert (expected - unrounded).abs().max() > 1e-3, "the rounding would be seen"
     for got, want in zip(grads, expected_grads, strict=True):
         assert got.dtype == torch.float32
-        # Slopes are rounded to 8 bits before they are multiplied.
-        torch.testing.assert_close(got.double(), want, rtol=0, atol=2.0**-8 * float(want.abs().max()))
+        # Slopes, and hidden states times their factors, are rounded to 8 bits before they are multiplied.
+        torch.testing.assert_close(got.double(), want, rtol=0, atol=2.0**-7 * float(want.abs().max()))
+
+
+@pytest.mark.parametrize("softcap", [None, 1.5])
+@pytest.mark.parametrize("head_dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("chunk", [7, T])
+def test_a_frozen_head_gives_the_same_gradient_of_hidden_states(
+    chunk: int, head_dtype: torch.dtype, softcap: float | None
+) -> None:
+    """Guards against slopes from the forward pass that lack the loss's factors, the temperature or the soft cap."""
+    inputs = Inputs(softcap=softcap, head_dtype=head_dtype)
+    values, (hidden, *_) = inputs.run(chunk)
+    assert inputs.bias is not None
+    inputs.weight, inputs.bias = inputs.weight.detach(), inputs.bias.detach()
+    head = Head(inputs.weight, inputs.bias, softcap, head_dtype)
+    out = token_log_probs(inputs.hidden, head, inputs.ids, inputs.temperature, chunk)
+    assert torch.equal(out, values)
+    (out * inputs.factors).sum().backward()
+    assert inputs.hidden.grad is not None
+    torch.testing.assert_close(inputs.hidden.grad, hidden, rtol=1e-6, atol=1e-6)
 
 
 def test_no_tensor_and_nothing_saved_has_the_size_of_the_logits() -> None:
@@ -110,4 +134,32 @@ def test_no_tensor_and_nothing_saved_has_the_size_of_the_logits() -> None:
     with LargestTensor() as largest, torch.autograd.graph.saved_tensors_hooks(record, lambda x: x):
         token_log_probs(hidden, Head(weight, None), ids, torch.ones(101), chunk=7).sum().backward()
     assert largest.n == 7 * 97
-    assert sorted(saved) == sorted([101 * 3, 97 * 3, 101, 101]), "hidden states, head, ids and temperatures"
+    assert sorted(saved) == sorted([101 * 3, 97 * 3, 101]), "hidden states, head and temperatures"
+
+
+@pytest.mark.parametrize("softcap", [None, 1.5])
+@pytest.mark.parametrize(
+    ("chunk", "trained", "n_products"), [(12, True, 3), (6, True, 3.5), (6, False, 2), (12, False, 2)]
+)
+def test_products_with_the_head(chunk: int, trained: bool, n_products: float, softcap: float | None) -> None:
+    """Guards against logits computed again without need: of the last chunk, for a soft cap, or of a frozen head."""
+    hidden, weight = torch.randn(12, H, requires_grad=True), torch.randn(V, H, requires_grad=trained)
+    with count_operations() as counter:
+        head = Head(weight, None, softcap)
+        token_log_probs(hidden, head, torch.zeros(12, dtype=torch.long), torch.ones(12), chunk).sum().backward()
+    assert counter.get_total_flops() == n_products * 2 * 12 * V * H
+
+
+def test_without_gradients_there_is_one_product() -> None:
+    """Guards against slopes that nobody asked for."""
+    with count_operations() as counter, torch.no_grad():
+        Inputs().run_values(5)
+    assert counter.get_total_flops() == 2 * T * V * H
+
+
+def test_a_graph_is_differentiated_twice() -> None:
+    """Guards against a second backward pass through a chunk that the first one has overwritten."""
+    inputs = Inputs()
+    total = inputs.run_values(7).sum()
+    first, second = (torch.autograd.grad(total, inputs.leaves, retain_graph=True) for _ in range(2))
+    torch.testing.assert_close(first, second)

@@ -3,88 +3,32 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from rethink.models.forward.chunked_head import HeadGradients, chunks
+from rethink.models.forward.chunked_head import chunked_head
 from rethink.models.forward.weights import Head, logits
 from rethink.objectives import Divergence
 
 
-class ChunkedDivergence(torch.autograd.Function):
-    """The divergence of student and teacher at each token, and the student's log-prob of the token, in float32.
+class Divergences:
+    """The divergence [T] of student and teacher at each token, and the student's log-prob [T] of the token."""
 
-    One chunk of tokens at a time has logits. The backward pass computes them again: peak memory is chunk x V, not T x V.
-    Only the student's hidden states and head have gradients, and only through the divergence.
-    """
+    def __init__(self, student_T_V: Tensor, teacher_T_V: Tensor, ids_T: Tensor, how: Divergence) -> None:
+        self._student_T_V, self._teacher_T_V, self._how = student_T_V, teacher_T_V, how
+        chosen_T = student_T_V.gather(-1, ids_T[:, None])[:, 0]
+        log_probs_T = chosen_T - student_T_V.logsumexp(-1)
+        self.values = divergence(student_T_V, teacher_T_V, how), log_probs_T
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden_T_H: Tensor,
-        weight_V_H: Tensor,
-        bias_V: Tensor | None,
-        softcap: float | None,
-        dtype: torch.dtype,
-        teacher_T_H: Tensor,
-        teacher_weight_V_H: Tensor,
-        teacher_bias_V: Tensor | None,
-        teacher_softcap: float | None,
-        teacher_dtype: torch.dtype,
-        ids_T: Tensor,
-        temperature_T: Tensor,
-        how: Divergence,
-        chunk: int,
-    ) -> tuple[Tensor, Tensor]:
-        """Return divergences [T] and log-probs [T] in nats."""
-        head = Head(weight_V_H, bias_V, softcap, dtype).converted()
-        teacher_head = Head(teacher_weight_V_H, teacher_bias_V, teacher_softcap, teacher_dtype).converted()
-        divergence_T = hidden_T_H.new_empty(len(ids_T), dtype=torch.float32)
-        log_probs_T = torch.empty_like(divergence_T)
-        for part in chunks(len(ids_T), chunk):
-            temperature = temperature_T[part, None]
-            student_T_V = logits(hidden_T_H[part], head).div_(temperature)
-            chosen_T = student_T_V.gather(-1, ids_T[part, None])[:, 0]
-            log_probs_T[part] = chosen_T - student_T_V.logsumexp(-1)
-            teacher_T_V = logits(teacher_T_H[part], teacher_head).div_(temperature)
-            divergence_T[part] = divergence(student_T_V, teacher_T_V, how)
-            del student_T_V, teacher_T_V  # free them before the next chunk
-        ctx.save_for_backward(
-            hidden_T_H, weight_V_H, bias_V, teacher_T_H, teacher_weight_V_H, teacher_bias_V, temperature_T
-        )
-        ctx.of_head, ctx.of_teacher = (softcap, dtype), (teacher_softcap, teacher_dtype)
-        ctx.how, ctx.chunk = how, chunk
-        ctx.mark_non_differentiable(log_probs_T)
-        return divergence_T, log_probs_T
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_T_H, weight_V_H, bias_V, teacher_T_H, teacher_weight_V_H, teacher_bias_V, temperature_T = (
-            ctx.saved_tensors
-        )
-        teacher_head = Head(teacher_weight_V_H, teacher_bias_V, *ctx.of_teacher).converted()
-        grad_T = grads[0]
-        gradients = HeadGradients(hidden_T_H, Head(weight_V_H, bias_V, *ctx.of_head), ctx.needs_input_grad[1])
-        for part in chunks(len(grad_T), ctx.chunk):
-            temperature = temperature_T[part, None]
-            student_T_V = logits(hidden_T_H[part], gradients.head).div_(temperature)
-            teacher_T_V = logits(teacher_T_H[part], teacher_head).div_(temperature)
-            slope = _slope(student_T_V, teacher_T_V, ctx.how, grad_T[part]).div_(temperature)
-            del student_T_V, teacher_T_V
-            gradients.add(part, slope)
-            del slope  # free it before the next chunk
-        return *gradients.found(), *[None] * 11
-
-
-def _slope(student_T_V: Tensor, teacher_T_V: Tensor, how: Divergence, grad_T: Tensor) -> Tensor:
-    """Return the gradient [T, V] with respect to the student's logits."""
-    with torch.enable_grad():
-        student_T_V.requires_grad_()
-        found_T = divergence(student_T_V, teacher_T_V, how)
-    (slope,) = torch.autograd.grad(found_T, student_T_V, grad_T)
-    return slope
+    def slope(self, grads: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """See `FromLogits`: through the divergence only."""
+        with torch.enable_grad():
+            self._student_T_V.requires_grad_()
+            found_T = divergence(self._student_T_V, self._teacher_T_V, self._how)
+        (slope_T_V,) = torch.autograd.grad(found_T, self._student_T_V, torch.ones_like(found_T))
+        return slope_T_V, grads[0]
 
 
 def divergence(student_T_V: Tensor, teacher_T_V: Tensor, how: Divergence) -> Tensor:
@@ -128,9 +72,13 @@ def token_divergences(
     how: Divergence,
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return the divergence [T] of student and teacher at each token, and the student's log-probs [T] of the ids."""
-    bias = teacher_head.bias
-    teacher = teacher_head._replace(weight=teacher_head.weight.detach(), bias=None if bias is None else bias.detach())
-    states = (hidden_T_H, *head, teacher_T_H.detach(), *teacher)
-    found: tuple[Tensor, Tensor] = ChunkedDivergence.apply(*states, ids_T, temperature_T, how, chunk)
-    return found
+    """Return the divergence [T] of student and teacher at each token, and the student's log-probs [T] of the ids.
+
+    Only the student's hidden states and head have gradients, and only through the divergence."""
+
+    def read(student_T_V: Tensor, part: slice) -> Divergences:
+        teacher_T_V = logits(teacher_T_H[part], teacher_head).div_(temperature_T[part, None])
+        return Divergences(student_T_V, teacher_T_V, ids_T[part], how)
+
+    divergence_T, log_probs_T = chunked_head(hidden_T_H, head, temperature_T, read, 1, chunk)
+    return divergence_T, log_probs_T

@@ -1,63 +1,43 @@
-"""Entropies of the distributions that tokens were sampled from, without holding the logits of all tokens in memory."""
+"""Log-probs of given tokens and entropies of the distributions that they were sampled from, from the same logits."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from rethink.models.forward.chunked_head import HeadGradients, chunks
-from rethink.models.forward.weights import Head, logits
+from rethink.models.forward.chunked_head import chunked_head
+from rethink.models.forward.weights import Head
 
 
-class TokenEntropies(torch.autograd.Function):
-    """-sum over the vocabulary of p log p, with p = softmax((hidden @ weight.T + bias) / temperature), in float32, one
-    chunk of tokens at a time.
+class LogProbsAndEntropies:
+    """Log-probs [T] of ids, and entropies [T]: -sum over the vocabulary of p log p. The logits become log p, in place.
 
-    The backward pass recomputes each chunk's logits z: the slope with respect to z is -p (log p + entropy). Peak memory is
-    chunk x V, not T x V.
+    The slope of the entropy with respect to the logits is -p (log p + entropy).
     """
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden_T_H: Tensor,
-        weight_V_H: Tensor,
-        bias_V: Tensor | None,
-        softcap: float | None,
-        dtype: torch.dtype,
-        temperature_T: Tensor,
-        chunk: int,
-    ) -> Tensor:
-        """Return entropies [T] in nats."""
-        head = Head(weight_V_H, bias_V, softcap, dtype).converted()
-        out_T = hidden_T_H.new_empty(len(hidden_T_H), dtype=torch.float32)
-        for part in chunks(len(hidden_T_H), chunk):
-            log_p_T_V = logits(hidden_T_H[part], head).div_(temperature_T[part, None]).log_softmax(-1)
-            out_T[part] = -(log_p_T_V.exp() * log_p_T_V).sum(-1)
-            del log_p_T_V  # free it before the next chunk
-        ctx.save_for_backward(hidden_T_H, weight_V_H, bias_V, temperature_T, out_T)
-        ctx.softcap, ctx.dtype, ctx.chunk = softcap, dtype, chunk
-        return out_T
+    def __init__(self, logits_T_V: Tensor, ids_T: Tensor) -> None:
+        self._id_T_1 = ids_T[:, None]
+        self._log_p_T_V = logits_T_V.sub_(logits_T_V.logsumexp(-1, keepdim=True))
+        log_probs_T = self._log_p_T_V.gather(-1, self._id_T_1)[:, 0]
+        self.values = log_probs_T, self._log_p_T_V.exp().mul_(self._log_p_T_V).sum(-1).neg_()
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_T_H, weight_V_H, bias_V, temperature_T, entropy_T = ctx.saved_tensors
-        head = Head(weight_V_H, bias_V, ctx.softcap, ctx.dtype)
-        gradients = HeadGradients(hidden_T_H, head, ctx.needs_input_grad[1])
-        for part in chunks(len(hidden_T_H), ctx.chunk):
-            scale_T = -grads[0][part] / temperature_T[part]
-            log_p_T_V = logits(hidden_T_H[part], gradients.head).div_(temperature_T[part, None]).log_softmax(-1)
-            slope = log_p_T_V.exp()
-            slope.mul_(log_p_T_V.add_(entropy_T[part, None])).mul_(scale_T[:, None])
-            del log_p_T_V
-            gradients.add(part, slope)
-            del slope  # free it before the next chunk
-        return *gradients.found(), None, None, None, None
+    def slope(self, grads: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """See `FromLogits`: minus the slope."""
+        of_log_prob_T_1, of_entropy_T_1 = (grad[:, None] for grad in grads)
+        p_T_V, table_T_V = self._log_p_T_V.exp(), self._log_p_T_V
+        table_T_V.add_(self.values[1][:, None]).mul_(of_entropy_T_1).add_(of_log_prob_T_1).mul_(p_T_V)
+        table_T_V.scatter_add_(-1, self._id_T_1, -of_log_prob_T_1)
+        return table_T_V, -grads[0].new_ones(len(grads[0]))
 
 
-def token_entropies(hidden_T_H: Tensor, head: Head, temperature_T: Tensor, chunk: int) -> Tensor:
-    """Return the entropies [T] in nats of the distributions after these hidden states (with temperature)."""
-    out: Tensor = TokenEntropies.apply(hidden_T_H, *head, temperature_T, chunk)
-    return out
+def token_log_probs_and_entropies(
+    hidden_T_H: Tensor, head: Head, ids_T: Tensor, temperature_T: Tensor, chunk: int
+) -> tuple[Tensor, Tensor]:
+    """Return the log-probs [T] of the ids and the entropies [T] of their distributions (with temperature), in nats."""
+
+    def read(logits_T_V: Tensor, part: slice) -> LogProbsAndEntropies:
+        return LogProbsAndEntropies(logits_T_V, ids_T[part])
+
+    log_probs_T, entropy_T = chunked_head(hidden_T_H, head, temperature_T, read, 2, chunk)
+    return log_probs_T, entropy_T

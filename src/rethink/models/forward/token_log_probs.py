@@ -2,69 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from rethink.models.forward.chunked_head import HeadGradients, chunks
-from rethink.models.forward.weights import Head, logits
+from rethink.models.forward.chunked_head import chunked_head
+from rethink.models.forward.weights import Head
 
 
-class TokenLogProbs(torch.autograd.Function):
-    """log softmax((hidden @ weight.T + bias) / temperature) at given ids, in float32, one chunk of tokens at a time.
+class LogProbs:
+    """Log-probs [T] of ids. The logits z become exp(z - max z), in place, which are the probabilities times a row's sum.
 
-    The backward pass recomputes each chunk's logits: peak memory is chunk x V, not T x V.
+    The slope with respect to z is 1 for the id, minus the probabilities.
     """
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden_T_H: Tensor,
-        weight_V_H: Tensor,
-        bias_V: Tensor | None,
-        softcap: float | None,
-        dtype: torch.dtype,
-        ids_T: Tensor,
-        temperature_T: Tensor,
-        chunk: int,
-    ) -> Tensor:
-        """Return log-probs [T] in nats."""
-        head = Head(weight_V_H, bias_V, softcap, dtype).converted()
-        out_T = hidden_T_H.new_empty(len(ids_T), dtype=torch.float32)
-        for part in chunks(len(ids_T), chunk):
-            logits_T_V = logits(hidden_T_H[part], head).div_(temperature_T[part, None])
-            chosen = logits_T_V.gather(-1, ids_T[part, None])[:, 0]
-            out_T[part] = chosen - logits_T_V.logsumexp(-1)
-            del logits_T_V  # free it before the next chunk
-        ctx.save_for_backward(hidden_T_H, weight_V_H, bias_V, ids_T, temperature_T)
-        ctx.softcap, ctx.dtype, ctx.chunk = softcap, dtype, chunk
-        return out_T
+    def __init__(self, logits_T_V: Tensor, ids_T: Tensor) -> None:
+        self._id_T_1 = ids_T[:, None]
+        table_T_V = logits_T_V.sub_(logits_T_V.amax(-1, keepdim=True))
+        chosen_T_1 = table_T_V.gather(-1, self._id_T_1)
+        self._exp_T_V = table_T_V.exp_()
+        self._sum_T_1 = self._exp_T_V.sum(-1, keepdim=True)
+        self.values = ((chosen_T_1 - self._sum_T_1.log())[:, 0],)
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_T_H, weight_V_H, bias_V, ids_T, temperature_T = ctx.saved_tensors
-        head = Head(weight_V_H, bias_V, ctx.softcap, ctx.dtype)
-        grad_T = grads[0]
-        gradients = HeadGradients(hidden_T_H, head, ctx.needs_input_grad[1])
-        for part in chunks(len(ids_T), ctx.chunk):
-            scale = (grad_T[part] / temperature_T[part])[:, None]
-            logits_T_V = logits(hidden_T_H[part], gradients.head).div_(temperature_T[part, None])
-            slope = logits_T_V.softmax(-1)
-            del logits_T_V
-            slope.mul_(-scale).scatter_add_(-1, ids_T[part, None], scale)
-            gradients.add(part, slope)
-            del slope  # free it before the next chunk
-        return *gradients.found(), None, None, None, None, None
+    def slope(self, grads: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """See `FromLogits`: minus the slope, times the sum."""
+        table_T_V = self._exp_T_V.scatter_add_(-1, self._id_T_1, -self._sum_T_1)
+        return table_T_V, -grads[0] / self._sum_T_1[:, 0]
 
 
-def token_log_probs(
-    hidden_T_H: Tensor,
-    head: Head,
-    ids_T: Tensor,
-    temperature_T: Tensor,
-    chunk: int,
-) -> Tensor:
+def token_log_probs(hidden_T_H: Tensor, head: Head, ids_T: Tensor, temperature_T: Tensor, chunk: int) -> Tensor:
     """Return the log-probs [T] in nats of the ids under the distribution that they were sampled from (with temperature)."""
-    out: Tensor = TokenLogProbs.apply(hidden_T_H, *head, ids_T, temperature_T, chunk)
-    return out
+
+    def read(logits_T_V: Tensor, part: slice) -> LogProbs:
+        return LogProbs(logits_T_V, ids_T[part])
+
+    (out_T,) = chunked_head(hidden_T_H, head, temperature_T, read, 1, chunk)
+    return out_T

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from rethink.models.forward import Weights
-from rethink.models.forward.token_entropies import token_entropies
-from rethink.models.forward.token_log_probs import token_log_probs
+from rethink.models.forward.token_entropies import token_log_probs_and_entropies
 from rethink.objectives import PolicyGradient
 from rethink.training.losses.base import LossOutput, LossSettings
 from rethink.training.losses.forward import trained_states
@@ -30,12 +29,11 @@ class LogProbsAndEntropies(NamedTuple):
 def log_probs_and_entropies(
     weights: Weights, reference: Weights | None, micro: MicroBatch, part: Any, chunk_tokens: int
 ) -> LogProbsAndEntropies:
-    """Return both, from one pass up to the hidden states."""
-    states_T_H = trained_states(weights, micro)
-    log_probs_T = token_log_probs(states_T_H, weights.head, micro.target_T, micro.temperature_T, chunk_tokens)
-    return LogProbsAndEntropies(
-        log_probs_T, token_entropies(states_T_H, weights.head, micro.temperature_T, chunk_tokens)
+    """Return both, from one forward pass."""
+    found = token_log_probs_and_entropies(
+        trained_states(weights, micro), weights.head, micro.target_T, micro.temperature_T, chunk_tokens
     )
+    return LogProbsAndEntropies(*found)
 
 
 def with_entropy_bonus(
