@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from rethink.distributed import Ranks
 from rethink.models import lora
+from rethink.models.forward import PackedAttention, PackedRow, Span, varlen
 from rethink.models.forward.token_log_probs import token_log_probs
 from rethink.models.forward.weights import Head
 from rethink.models.language_model import LanguageModel
@@ -149,6 +150,34 @@ def test_an_output_layer_and_its_gradients(dtype: torch.dtype, softcap: float | 
     for ours, theirs in zip(run(DEVICE), run(torch.device("cpu")), strict=True):
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-4 if dtype == torch.float32 else 2e-2)
+
+
+@pytest.mark.parametrize("window", [None, 33])
+@pytest.mark.parametrize("n_keys", [8, 2])
+def test_attention_without_masks(n_keys: int, window: int | None) -> None:
+    """Guards against a kernel for rows of several lengths with another alignment, window or order of heads, and one that is
+    not used on a GPU that has it."""
+    prompt = Span(0, 300)
+    replies = [PackedRow((prompt, Span(300 + 200 * i, 200 - 60 * i)), 200 - 60 * i) for i in range(2)]
+    n, random = 640, torch.Generator().manual_seed(2)
+    leaves = []
+    for n_heads in (8, n_keys, n_keys):
+        leaf = torch.randn(n, n_heads, 64, generator=random).to(DEVICE, torch.bfloat16)
+        leaves.append(leaf.requires_grad_())
+    if DEVICE.type == "cuda" and torch.cuda.get_device_capability() >= (8, 0):
+        assert varlen.fits(leaves[0], leaves[1], window)
+    attend = PackedAttention([[PackedRow((prompt,), 300)], replies], DEVICE)
+    results: list[list[Tensor]] = []
+    for uses_kernel in (True, False):
+        torch.backends.cuda.enable_flash_sdp(uses_kernel)
+        try:
+            out = attend(0, leaves[0], leaves[1], leaves[2], scale=0.125, window=window)
+        finally:
+            torch.backends.cuda.enable_flash_sdp(True)
+        results.append([out, *torch.autograd.grad(out.float().square().sum(), leaves)])
+    for ours, theirs in zip(*results, strict=True):
+        assert ours.dtype == torch.bfloat16
+        assert float((ours.float() - theirs.float()).norm() / theirs.float().norm()) < 0.02
 
 
 @pytest.mark.skipif(DEVICE.type != "cuda", reason="CUDA graphs need a GPU")

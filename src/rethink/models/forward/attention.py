@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+
+from rethink.models.forward import varlen
 
 CHUNKED = "chunked_attention"
 """The type of layers in which a query sees only its chunk."""
@@ -161,6 +164,7 @@ class PackedAttention:
         n_past: int = 0,
     ) -> None:
         self.past = past
+        self.device = device
         self.rows = [row for rows in blocks for row in rows]
         self.blocks = [_block(rows, n_past, device) for rows in blocks if rows]
 
@@ -178,8 +182,20 @@ class PackedAttention:
         if self.past is not None:
             past_k, past_v = self.past(layer)
             k, v = torch.cat([past_k, k]), torch.cat([past_v, v])
+        if _is_plain(variant, window) and varlen.fits(q, k, window):
+            return varlen.attend(self._lengths, q, k, v, scale, window)
         outs = [_attention(block, q, k, v, scale, window, variant) for block in self.blocks]
         return outs[0] if len(outs) == 1 else torch.cat(outs)
+
+    @cached_property
+    def _lengths(self) -> varlen.Lengths:
+        return varlen.lengths([row for row in self.rows if row.n_queries], self.device)
+
+
+def _is_plain(variant: Variant, window: int | None) -> bool:
+    """Return whether a family adds nothing to the attention but a window."""
+    is_chunked = variant.chunked and window is not None
+    return not is_chunked and variant.softcap is None and variant.sinks is None and variant.image_T is None
 
 
 def _attention(
