@@ -16,7 +16,6 @@ from rethink.problems.files import read_rows
 NAME = "lm-evaluation-harness"
 QUESTIONS = ("question", "problem", "query", "goal", "sentence", "prompt", "input", "instruction", "text")
 """Columns of a document that hold its question, the first that is there; otherwise the prompt stands for it."""
-INVALID = "[invalid]"
 
 
 def is_log(file: Path) -> bool:

@@ -18,7 +18,6 @@ _INVERSE = {
 }
 _INVERSE_OF_RECIPROCAL = {"sec": "arccos", "csc": "arcsin", "coth": "artanh"}
 COMMANDS = _FRACTIONS | _BINOMIALS | frozenset(["sqrt", "sum", "prod", "int", "lim", "begin"])
-_MANY = frozenset(["max", "min", "gcd", "lcm"])
 
 
 def block(cursor: Cursor, name: str) -> Tree:
