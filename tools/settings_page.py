@@ -15,6 +15,7 @@ from rethink.recipe import Recipe
 from rethink.recipes.keys import section_type
 from rethink.recipes.other_libraries import TABLES
 from rethink.recipes.values import type_in_words
+from rethink.settings import default_of
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -47,17 +48,28 @@ TABLE_OF = {
 
 INTRO = """# All settings
 
-`tools/settings_page.py` writes this page. A setting is a key of a recipe's table, or `table.key=value` on the command line.
-`rethink train RECIPE --dry-run` prints the settings that a recipe changes, and `--all` prints all of them. `[[rewards]]` is
-a list: on the command line, `rewards.0` is its first entry.
+A setting is a key of a recipe's table, or `table.key=value` on the command line. `rethink train RECIPE --dry-run` prints
+the settings that a recipe changes, and `--all` prints all of them. `[[rewards]]` is a list: on the command line,
+`rewards.0` is its first entry.
+
+(`tools/settings_page.py` writes this page from the docstrings in the code.)
 """
 
 OTHER_INTRO = """# Coming from TRL, verl or OpenRLHF
 
-One run in three libraries comes first, then the names of settings. `rethink` names the setting to use when it meets one of
-these names. For methods whose objective has another name (`method.reflect`), replace `solve` by it.
-`tools/settings_page.py` writes this page from `src/rethink/recipes/other_libraries.py` and `tools/same_run.md`.
+This page shows one run in TRL, in verl and here, and then what the settings of [TRL](#trl), [verl](#verl) and
+[OpenRLHF](#openrlhf) are called here. You need not look them up one by one: where a recipe or a command has such a name,
+the error message says which setting to use instead.
+
+(`tools/settings_page.py` writes this page from `src/rethink/recipes/other_libraries.py` and `tools/same_run.md`.)
 """
+
+OTHER_NOTE = """The tables name the objective `method.solve`, as most methods do. For methods whose objective has another
+name, such as `method.reflect`, replace `solve` by it.
+"""
+
+PAGE = re.compile(r"docs/([\w/-]+)\.md")
+"""A page of docs/, as docstrings name it."""
 
 SAME_RUN = DOCS.parent / "tools" / "same_run.md"
 """One run in TRL, in verl and here."""
@@ -83,7 +95,7 @@ def settings_page() -> str:
 
 def other_libraries_page() -> str:
     """Return the page with a table per library."""
-    parts = [OTHER_INTRO, SAME_RUN.read_text(encoding="utf-8")]
+    parts = [OTHER_INTRO, SAME_RUN.read_text(encoding="utf-8"), OTHER_NOTE]
     for library, table in TABLES.items():
         lines = [f"## {library}\n", "| there | here | note |", "|---|---|---|"]
         for name, counterpart in table.items():
@@ -126,9 +138,12 @@ def _keys_of(section: type[Any]) -> str:
 
 
 def _default(f: dataclasses.Field[Any], cls: type[Any]) -> str:
-    if f.default is dataclasses.MISSING:
-        return "" if f.default_factory is dataclasses.MISSING else "`{}`"
-    value = f.default
+    if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+        return ""
+    value = default_of(f)
+    if isinstance(value, dict):
+        pairs = ", ".join(f'{key} = "{text}"' for key, text in value.items())
+        return f"`{{ {pairs} }}`" if pairs else "`{}`"
     if value is None:
         return "none"
     if isinstance(value, str):
@@ -147,8 +162,13 @@ def _meanings(cls: type[Any]) -> dict[str, str]:
             r"^ *- (`\w.*?`(?:, `\w+`)*):? (.*(?:\n {6}.*)*)", base.__doc__ or "", re.MULTILINE
         ):
             for name in re.findall(r"`(\w+)`", names):
-                found[name] = " ".join(text.split()).replace("|", "\\|")
+                found[name] = PAGE.sub(_link, " ".join(text.split()).replace("|", "\\|"))
     return found
+
+
+def _link(page: re.Match[str]) -> str:
+    """Return a link to a page of docs/ that a docstring names."""
+    return f"[{page[1].removesuffix('/README').replace('-', ' ')}]({page[1]}.md)"
 
 
 if __name__ == "__main__":

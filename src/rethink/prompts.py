@@ -97,7 +97,7 @@ class PromptTexts:
     - `sub_answer`: asks for the answer to a sub-question.
     - `enough`: the reply that no further sub-question is needed.
     - `system`: the system message, if not "", for problems that have none.
-    - `show_reasoning`: show a draft's earlier reasoning in the refine prompt (see `_refine_messages`).
+    - `show_reasoning`: show a draft's thinking, which chat templates drop, in the request to refine it.
     """
 
     solve: str = ""
@@ -175,8 +175,9 @@ FROM_CONVERSATION = "this text has no placeholders, because the turns before it 
 class Prompts(PromptTexts):
     """Build the prompts of every phase from problems and samples.
 
-    `seed` is derived from the run's seed and the pass. `thinking` is the model's setting of that name. The seed of each
-    prompt derives from ids alone.
+    The texts are the settings `[prompts]`, and `thinking` is the setting `model.thinking`. `seed` derives from the run's
+    seed and the pass over the problems; together with the ids of problem and draft, it gives the seed of each prompt. Raise
+    ValueError for a text without a placeholder that it needs, or with one that would be shown as it is.
 
     >>> import rethink
     >>> problems = rethink.load_problems(rethink.ProblemSource("countdown", limit=1))

@@ -58,8 +58,7 @@ class Recipe:
     - `n_logged_samples`: the number of samples per update that are written to samples.jsonl.
     - `trackers`: experiment trackers that get each record of metrics.jsonl, and some samples of each evaluation:
       "tensorboard", "wandb", "trackio", "mlflow" (docs/trackers.md).
-    - `one_step_off_policy`: sample the next problem batch while the last update of this one trains
-      (`training.one_step_off_policy`).
+    - `one_step_off_policy`: sample the next problem batch while the last update of this one trains (docs/performance.md).
     - `model`: the model to train or evaluate; see `ModelSource`.
     - `method`: the method's name and its settings (docs/methods/README.md). `method.objective` names a preset, such as
       "gspo", for all objectives of the method (docs/losses.md); single settings of these win, but on the command line the

@@ -85,8 +85,7 @@ class Sampler:
     - `engine`: "local" is our own; "vllm" is vLLM, in training only (extra `vllm`; docs/vllm.md).
     - `max_prompt_tokens`: the largest length of a prompt, in tokens.
     - `overlong_prompts`: "skip" leaves longer prompts out and counts them; "refuse" raises an error.
-    - `dtype`: the dtype of the local engine's matrices; "auto" is bfloat16 where that is faster
-      (`device.prefers_bfloat16`).
+    - `dtype`: the dtype of the local engine's matrices; "auto" is bfloat16 where that is faster (docs/performance.md).
     - `cache_gib`: the maximum size of the KV cache in GiB; 0 means 1 GiB on a CPU and a third of a GPU's memory, or
       less if less is free.
     - `cuda_graphs`: record the steps of the local engine as CUDA graphs, for models with Llama's layers. Not run on a
@@ -125,7 +124,7 @@ class Training:
     - `micro_batch_tokens`: the number of tokens in a micro-batch; 0 is a default that depends on the device.
     - `chunk_tokens`: the number of tokens whose logits are computed at a time.
     - `autocast`: the dtype of matrix products with float32 weights; "auto" is bfloat16 where that is faster
-      (`device.prefers_bfloat16`).
+      (docs/performance.md).
     - `optimizer`: "adamw", or "adamw8bit", which stores its state in 8 bits, except for the embedding (extra
       `adamw8bit`).
     - `gradient_checkpointing`: recompute the activations of each layer in the backward pass instead of keeping them.
@@ -133,13 +132,13 @@ class Training:
       recomputes before the first optimizer step ("recomputed").
     - `reference_every`: the number of updates after which the reference of KL terms (and of other comparisons with the
       start model) moves to the trained weights; 0 keeps the start model. Each GPU then holds one more model in float32.
-    - `reference_mixup`: how far it moves: 1 replaces it, and a smaller fraction is an average over updates.
+    - `reference_mixup`: how far the reference moves: 1 replaces it; a smaller fraction makes it an average over updates.
     - `importance_sampling_mode`: with recomputed log-probs, each token's loss is multiplied by the importance weight
       recomputed / sampler: of the token ("token_truncate", "token_mask") or of its whole reply ("sequence_truncate",
       "sequence_mask"). Weights outside of the bounds are clipped to them ("truncate") or become 0 ("mask"). "none"
       switches weights off (docs/losses.md).
-    - `importance_sampling_clip_max`, `importance_sampling_clip_min`: the bounds of these weights; inf and 0 are no
-      bounds.
+    - `importance_sampling_clip_max`: the upper bound of these weights; inf is none.
+    - `importance_sampling_clip_min`: the lower bound of these weights; 0 is none.
     """
 
     lr: Finite = 1e-6
@@ -180,7 +179,8 @@ class Distributed:
 
 @dataclass(frozen=True)
 class Replies:
-    """Demonstrations by an imperfect teacher, which leave room to improve: `[problems.replies]`, for countdown and signs.
+    """Demonstrations for countdown, signs and shapes by a teacher that makes mistakes, so that there is room to improve:
+    `[problems.replies]`.
 
     - `attempts`: the largest number of attempts in a reply. In signs it is always one.
     - `p_right`: the probability that an attempt is right; in signs, that a line is. Otherwise it is a random wrong one.
@@ -215,14 +215,14 @@ class ProblemSource:
     - `split`: the split; "" is "train" for training and "test" for evaluation.
     - `subsets`: the subsets of a data set on the hub.
 
-    Names of columns; "" is the suite's column or the usual one (see `rows.Columns`):
+    Names of columns (docs/problems.md):
 
-    - `question`: the column of the question.
-    - `answer`: the column of the gold answer.
-    - `tools`: the column of the functions that a reply may call.
-    - `options`: the column of the options of a multiple-choice question.
-    - `context`: the column of text in front of the question.
-    - `images`: the columns of images, separated by commas.
+    - `question`: the column of the question; "" is the suite's, or "question".
+    - `answer`: the column of the gold answer; "" is the suite's, or "answer".
+    - `tools`: the column of the functions that a reply may call; "" is the suite's, or "tools".
+    - `options`: the column of the options of a multiple-choice question; "" is the suite's, or "options".
+    - `context`: the column of text in front of the question; "" is the suite's, or none.
+    - `images`: the columns of images, separated by commas; "" is the suite's, or "images", "image" and the like.
     - `id`: the column of the problem's id.
     - `suite`: the column of the benchmark that a row belongs to.
     - `reply`: the column of a reply to imitate.
@@ -246,8 +246,7 @@ class ProblemSource:
     Which problems are used:
 
     - `limit`: the number of problems to keep, from the start; 0 keeps all.
-    - `held_out`: the fraction of problems that only evaluation uses, for sources without a test split
-      (`held_out.take_split`).
+    - `held_out`: the fraction of problems that only evaluation uses, for sources without a test split. A hash decides.
 
     Settings of generators:
 
@@ -258,7 +257,7 @@ class ProblemSource:
     - `largest`: the largest number in a countdown problem, or in a line of a signs problem.
     - `lines`: the number of lines in a signs problem.
     - `level`: the difficulty of shapes, from 1 to 3.
-    - `replies`: demonstrations for countdown, signs and shapes; see `Replies`.
+    - `replies`: how the demonstrations for countdown, signs and shapes are made.
 
     >>> import rethink
     >>> rethink.ProblemSource("problems.jsonl", question="prompt", answer="solution", verifier="boxed").answer
@@ -389,8 +388,8 @@ class Endpoint:
 class AuxiliaryModel(ModelSource):
     """A second model: `[teacher]` or `[judge]`. It has the keys of `ModelSource`, and:
 
-    - `path`: as in `ModelSource`. For a teacher, "" is the run's frozen start weights. For a judge, "" means that there
-      is none, and "self" is the model that answers.
+    - `path`: a model, as in `model.path`. For a teacher, "" is the run's frozen start weights. For a judge, "" means that
+      there is none, and "self" is the model that answers.
     - `endpoint`: the server that runs it, if it has a `url`.
     """
 

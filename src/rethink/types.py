@@ -220,7 +220,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How replies are sampled.
+    """How replies are sampled. Raise ValueError for values out of range.
 
     - `temperature` divides the logits; 0 is greedy decoding.
     - `max_tokens`: the number of tokens, end token included, at which a reply is cut.

@@ -116,8 +116,9 @@ def evaluate(
     r"""Return the strategies' graded answers to all problems; with `file`, also write them there, replacing its contents.
 
     The default strategy answers each problem once, greedily, and then refines the answer. `drafts` by problem id, as
-    `load_drafts` returns them, replace the answers that strategies start from. `summarize` turns answers into accuracies
-    with intervals. Raise UserError for an unknown strategy, and for a problem without drafts if there are any.
+    `load_drafts` returns them, replace the answers that strategies start from. Answers are ordered by problem, then
+    attempt, then strategy. `summarize` turns those of one strategy into accuracies with intervals. Raise UserError for an
+    unknown strategy, and for a problem without drafts if there are any.
 
     >>> from rethink import AnswerSettings, Problem, evaluate, summarize
     >>> from rethink.policies.fake import FakePolicy

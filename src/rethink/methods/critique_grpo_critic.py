@@ -23,7 +23,8 @@ class Critic:
 
     - `source`: "verifier" writes `if_right` or `if_wrong`, "policy" is the policy, asked with `prompts.critique`, and
       "teacher" the teacher, asked with `request`.
-    - `if_right`, `if_wrong`: the verifier's critiques; {gold} is the gold answer, {reason} the verdict's reason.
+    - `if_right`: the verifier's critique of a right answer; {gold} is the gold answer, {reason} the verdict's reason.
+    - `if_wrong`: that of a wrong answer.
     - `request`: asks the teacher, after the answer; {gold} is the gold answer.
     """
 

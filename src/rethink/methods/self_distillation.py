@@ -36,7 +36,8 @@ class SelfDistillation:
 
     - `n_solve`: the number of replies per problem.
     - `hints`: what is shown.
-    - `form`: "full" or "sampled", see above.
+    - `form`: "full" is a divergence between the policy's distributions without and with the hint; "sampled" is a policy
+      gradient whose advantage is the difference of the two log-probs of the sampled token.
     - `divergence`: the settings of the "full" form.
     - `teacher`: who reads the hint: the "reference", which is the start model or the one that follows the policy
       (`training.reference_every`), or the "policy" with its present weights, which may drift away with itself.

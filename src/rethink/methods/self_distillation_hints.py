@@ -19,7 +19,9 @@ class Hints:
       about a wrong reply; "sibling_or_feedback" shows feedback only where there is no sibling; "sibling_and_feedback" shows
       all that there is. "solution" is the reply that the problem shows for imitation, or its gold answer.
     - `ask`: the prompt; {task} is the ordinary prompt.
-    - `sibling`, `feedback`, `solution`: the texts of the hints, which replace {hint}.
+    - `sibling`: the text that replaces {hint} for another reply of the group, {reply}.
+    - `feedback`: the text that replaces {hint} for the verifier's {message}.
+    - `solution`: the text that replaces {hint} for the solution, {reply}.
 
     >>> Hints(sibling=" ? {reply}", ask="{question}{hint} again").shows
     'sibling_or_feedback'

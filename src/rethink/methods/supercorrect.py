@@ -38,7 +38,8 @@ class SuperCorrect:
     - `n_tries`: how often `prepare` samples each problem to find wrong solutions.
     - `max_errors`: the largest number of wrong solutions per problem that are corrected.
     - `form`: the form of solutions and corrections.
-    - `rewrite`, `correct`: the texts that ask the teacher; {solution} is the known answer, {reply} the wrong solution.
+    - `rewrite`: asks the teacher for a solution in steps; {solution} is the known answer.
+    - `correct`: asks the teacher for a correction; {solution} is the known answer, {reply} the wrong solution.
     - `inspection`: how the teacher's replies are inspected.
     - `n_steps`: the number of optimizer steps per update.
     """

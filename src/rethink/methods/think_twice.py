@@ -32,8 +32,9 @@ class ThinkTwice:
     - `solve`, `refine`: the objectives of the two updates.
     - `pick`: the draft to refine: "any" is a random one, "wrong_first" a random wrong one if there is one, and
       "right_first" a random right one if there is one.
-    - `if_right`, `if_wrong`: ask for a refinement of a right draft, or a wrong one, in place of `prompts.refine`, so that
-      the prompt tells the verdict; "" keeps `prompts.refine`.
+    - `if_right`: asks for a refinement of a right draft, in place of `prompts.refine`, so that the prompt states the
+      verdict; "" keeps `prompts.refine`.
+    - `if_wrong`: the same for a wrong draft.
 
     >>> from rethink.policies.fake import FakePolicy
     >>> from rethink.problems.rewards import grade

@@ -27,7 +27,8 @@ from rethink.types import Group, Sample
 
 @dataclass(frozen=True)
 class Objective:
-    """Settings that turn graded groups into a policy-gradient loss; one per phase of a method.
+    """Settings that turn graded groups into a policy-gradient loss; one per phase of a method. Raise ValueError for
+    settings that exclude each other.
 
     - `advantage`: "center" is r - mean of the group (Dr. GRPO, and ThinkTwice's release); "standardize" also divides by
       the group's standard deviation (n - 1) + 1e-6 (GRPO, arXiv 2402.03300, eq. 3). Others are "rloo", "maxrl",
@@ -35,24 +36,25 @@ class Objective:
     - `clip_low`, `clip_high`: the ratio is clipped to [1 - clip_low, 1 + clip_high]; with `surrogate` "gmpo", its log is
       clipped to [-clip_low, clip_high]. `method.objective` sets the values of each paper (docs/losses.md).
     - `dual_clip`: the bound of the loss where A < 0, in multiples of |A|; inf switches it off.
-    - `importance_sampling_level`: ratios per "token", or per "sequence" (GSPO); see `objectives.Clip`.
-    - `loss_aggregation`: the mean over "token", over "sequence", or over a "constant" length; see
-      `objectives.PolicyGradient`.
+    - `importance_sampling_level`: ratios per "token", or per "sequence" (GSPO) (docs/losses.md).
+    - `loss_aggregation`: the mean over "token", over "sequence", or over a "constant" length (docs/losses.md).
     - `constant_length`: the number of tokens per sample that loss_aggregation="constant" divides by; 0 is `max_tokens`.
-    - `kl_coef`: the coefficient of the KL term to the start weights, or to those of `training.reference_every`; see
-      `objectives.PolicyGradient`.
+    - `kl_coef`: the coefficient of the KL term to the start weights, or to those of `training.reference_every`
+      (docs/losses.md).
     - `truncated`: replies cut at `max_tokens` count as graded ("keep"), count in the baseline only ("mask"), or get
       reward 0 ("wrong").
-    - `overlong_buffer`: the number of tokens below `max_tokens` from which long replies lose reward
-      (`advantages.overlong_penalty`); 0 is off.
+    - `overlong_buffer`: the number of tokens below `max_tokens` over which a penalty on the reward rises from 0 to 1
+      (DAPO's soft overlong punishment); 0 is off.
     - `zero_std_groups`: groups of equal rewards (with "pass_at_k": of subsets with equal rewards) have no gradient, except
       with "reinforce_pp"; "keep" counts their tokens in the denominator, "drop" leaves them out (DAPO).
     - `n_steps`: the number of optimizer steps per update.
     - `pass_k`: the k of "pass_at_k", below the number of replies per group.
-    - `surrogate`: how a token's loss depends on its advantage: "clip" (PPO, GRPO, DAPO, GSPO), "gmpo", "cispo" or "sapo";
-      see `objectives.surrogates` and docs/losses.md.
-    - `tau_pos`, `tau_neg`: the temperatures of SAPO's gate, for positive advantages and for all others.
-    - `kl_estimator`: the estimate of that KL: "k3" (GRPO) or "k2" in the loss, or "k1" in the advantage.
+    - `surrogate`: how a token's loss depends on its advantage: "clip" (PPO, GRPO, DAPO, GSPO), "gmpo", "cispo" or "sapo"
+      (docs/losses.md).
+    - `tau_pos`: the temperature of SAPO's gate for positive advantages.
+    - `tau_neg`: the temperature of SAPO's gate for all other advantages.
+    - `kl_estimator`: the estimate of the KL divergence in the KL term: "k3" (GRPO) or "k2" in the loss, or "k1" in the
+      advantage.
     - `entropy_coef`: the coefficient of the entropy bonus, over the whole distribution of each trained token.
 
     >>> Objective(advantage="standardize", clip_high=0.2, kl_coef=0.001).n_steps

@@ -59,7 +59,11 @@ class PolicyGradient:
     reward instead: the advantage of a token becomes A - kl_coef * (log p_old - log p_reference). Without ratios, that has
     the gradient of "k2" (arXiv 2510.01555).
 
-    `entropy_coef` subtracts entropy_coef * the entropy of each trained token's whole distribution.
+    `entropy_coef` subtracts entropy_coef * the entropy of each trained token's whole distribution. `surrogate` says how the
+    loss of a token depends on its advantage and its ratio (docs/losses.md). `coefficient` multiplies the loss of the part.
+
+    `Update` raises ValueError for another number of advantages than of samples (or than of `sample.ids`), for advantages
+    that are not finite, and for samples of an endpoint or of a truncated distribution (top-p, top-k, greedy).
 
     >>> from rethink.policies.fake import FakePolicy
     >>> from rethink.prompts import Prompts
@@ -129,6 +133,9 @@ class PolicyGradient:
 class Imitate:
     """Weighted negative log-likelihood, divided by the number of trained tokens (not by the sum of the weights).
 
+    `weights` has one number per sample, for all of its trained tokens (`Sample.mask`). `coefficient` multiplies the loss of
+    the part. `Update` raises ValueError for another number of weights than of samples.
+
     >>> from rethink.policies.fake import FakePolicy
     >>> from rethink.prompts import Prompts
     >>> from rethink.types import Problem, Verdict
@@ -165,6 +172,11 @@ class Imitate:
 class Prefer:
     """DPO (arXiv 2305.18290, eq. 7): the mean over pairs of -log sigmoid(beta * difference of log-ratios). Pairs in which
     no token is trained do not count.
+
+    The i-th of `chosen` is the better reply, the i-th of `rejected` the worse one, to the same prompt. A log-ratio is the
+    log-prob of a reply (the sum over its trained tokens, in nats) under the policy minus that under the reference, which is
+    the start model or the moving one of `training.reference_every`. `coefficient` multiplies the loss of the part. `Update`
+    raises ValueError for another number of chosen than of rejected replies.
 
     >>> from rethink.policies.fake import FakePolicy
     >>> from rethink.prompts import Prompts

@@ -81,14 +81,20 @@ class SAPO(Surrogate):
 class AdvantageAwareShaping(Surrogate):
     """Advantage-aware shaping of guided tokens (ThinkTuning, arXiv 2508.07616), with the ordinary clip on all others.
 
-    Guided tokens are the forced ones (`guided_scope` "feedback"), or all tokens of a sample that has forced ones
-    ("trajectory", as in the released code). On a guided token of probability p the loss has the gradient of -A c log p,
-    where c = p / (p + gamma) is held constant and at most `cap`; there is neither ratio nor importance weight. `gamma`
-    "aware" falls from +strength at A = -4 to -strength at A = 4, so rare tokens count more if A > 0 and less if A < 0. This
-    direction is our inference: the released formula without its clamp would rise from -strength to +strength. "released"
-    is -strength, which that clamp returns for every A, because its bounds are swapped. "constant" is +strength, with the
-    gradient through c: the loss is -A p / (p + strength). "none" clips guided tokens like all others. Guided tokens with A
-    < 0 and p below `guard` are clipped, too. Sequence ratios average over the clipped tokens.
+    On a guided token of probability p the loss has the gradient of -A c log p, where c = p / (p + gamma) is held constant;
+    there is neither ratio nor importance weight. Sequence ratios average over the clipped tokens.
+
+    - `gamma`: the gamma of c = p / (p + gamma). "aware" falls from +strength at A = -4 to -strength at A = 4, so rare
+      tokens count more if A > 0 and less if A < 0. This direction is our inference: the released formula without its clamp
+      would rise from -strength to +strength. "released" is -strength, which that clamp returns for every A, because its
+      bounds are swapped. "constant" is +strength, with the gradient through c: the loss is -A p / (p + strength). "none"
+      clips guided tokens like all others.
+    - `strength`: the largest size of gamma.
+    - `cap`: the upper bound of c.
+    - `guard`: guided tokens with A < 0 and a probability below this are clipped like all others.
+    - `guided_scope`: which tokens are guided: the forced ones ("feedback"), or all tokens of a sample that has forced ones
+      ("trajectory", as in the released code).
+    - `clip`: the clip of all other tokens. A method fills in that of its objective (`method.solve`).
 
     Standardized advantages of n replies are at most (n - 1) / sqrt(n). With n = 8 that is 2.5, so an "aware" gamma is at
     most 0.0006, and c differs from 1 by more than 5% only where p < 0.013.

@@ -24,12 +24,13 @@ def grade(
 ) -> Verdict:
     r"""Return the verdict on a reply: right, wrong, or not graded, with the extracted answer and a reason.
 
-    A list of gold answers accepts each of them. `verifier` names an answer format ("boxed", "choice", "calls", "bfcl",
-    "equation", "countdown"), or is "module:function" for your own. With `lenient`, an answer outside the requested format
-    counts as well. With `refinement`, the reply may quote earlier answers, which do not count. `thinking` holds an opening
-    and a closing mark, if those of the common model families are not enough (docs/grading.md). Algebra runs in worker
-    processes with time and memory limits, so no reply can hang the caller. Raise UserError for an unknown verifier, and for
-    a gold answer that it cannot read; one that lost a backslash is not graded.
+    A list of gold answers accepts each of them. `verifier` names an answer format ("boxed", "choice", "mixed", "calls",
+    "bfcl", "equation", "countdown", "signs", "shapes"), or is "module:function" for your own. With `lenient`, an answer
+    outside the requested format counts as well. With `refinement`, the reply may quote earlier answers, which do not count.
+    `thinking` holds an opening and a closing mark, if those of the common model families are not enough (docs/grading.md).
+    Algebra runs in worker processes with time and memory limits, so no reply can hang the caller. Raise UserError for an
+    unknown verifier, and for a gold answer that it cannot read. With a gold answer that lost a backslash, the verdict is
+    "not graded".
 
     >>> import rethink
     >>> verdict = rethink.grade(r"Adding both gives \boxed{\frac{5}{6}}.", gold="5/6")
