@@ -173,6 +173,17 @@ def test_seeds_and_groups_are_distinct() -> None:
     assert PROMPTS.ask([PROBLEM]) == PROMPTS.ask([other, PROBLEM])[1:]
 
 
+def test_later_rounds_have_seeds_of_their_own() -> None:
+    """Guards against refinements of two drafts, each reply 0 of its prompt, that are refined with the same random numbers
+    and count as one group; and against a second round that repeats the first where a refinement keeps its draft."""
+    policy = FakePolicy(lambda *_: "2")
+    prompts = PROMPTS.ask_to_refine([draft("2", 0), draft("2", 1)])
+    for _ in range(2):
+        replies = [group[0] for group in policy.sample(prompts[-2:], 1)]
+        prompts += PROMPTS.ask_to_refine(replies)
+    assert len({p.seed for p in prompts}) == len({p.group for p in prompts}) == 6
+
+
 SHOWN: dict[str, tuple[str, ...]] = {
     "solve": (),
     "refine": ("4",),

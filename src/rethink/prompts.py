@@ -294,7 +294,9 @@ class Prompts(PromptTexts):
 
     def _prompt_about(self, reply: Sample, phase: str) -> Prompt:
         messages = self.messages(reply.problem, phase, (reply.text,))
-        seed = stable_hash(self.seed, reply.problem.id, phase, reply.index)
+        # a reply to a prompt about another one needs more than its index: each of these prompts has a reply 0
+        earlier = () if reply.prompt.draft is None else (reply.prompt.seed,)
+        seed = stable_hash(self.seed, reply.problem.id, phase, reply.index, *earlier)
         return Prompt(reply.problem, phase, messages, seed, draft=reply)
 
     def _merge_messages(self, problem: Problem, candidates: Sequence[str]) -> tuple[Message, ...]:
