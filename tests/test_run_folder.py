@@ -108,6 +108,20 @@ def test_first_samples_skip_empty_groups() -> None:
     assert first_samples([a, (), b, c], 2) == [a[0], b[0]]
 
 
+def test_first_samples_show_each_turn() -> None:
+    """Guards against a log that shows only first answers, where an update has more of them than are logged."""
+    policy, prompts = FakePolicy(lambda p, i, v: "x"), Prompts()
+    first = policy.sample(
+        prompts.ask([Problem(str(i), "?", "5", lambda reply, gold: Verdict(True)) for i in range(4)]), 2
+    )
+    second = policy.sample([prompts.follow_up(group[0], "refine", "again") for group in first[1:]], 1)
+    third = policy.sample([prompts.follow_up(group[0], "refine", "again") for group in second[2:]], 1)
+    groups = [*first, *second, *third]
+    shown = [groups[i][0] for i in (0, 1, 4, 5, 7)]  # two of each turn, of which the third has one
+    assert first_samples(groups, 5) == shown
+    assert first_samples(groups, 99) == [group[0] for group in groups]
+
+
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_a_falling_schedule_fixes_the_number_of_updates(tmp_path: Path, schedule: str) -> None:
     """Lengthening such a run would change learning rates that have been used already."""

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -192,8 +193,23 @@ def store_images(folder: Path, shown: Iterable[Problem | Sample]) -> None:
 
 
 def first_samples(groups: Sequence[Group], n: int) -> list[Sample]:
-    """Return the first sample of each of the first n groups that are not empty."""
-    return [g[0] for g in groups if g][:n]
+    """Return the first sample of each of n groups: the first ones of each phase and turn, as many of each."""
+    kinds: dict[tuple[str, int], list[int]] = {}
+    for i, group in enumerate(groups):
+        if group:
+            kinds.setdefault((group[0].prompt.phase, _n_drafts(group[0])), []).append(i)
+    chosen: list[int] = []
+    for one_of_each in zip_longest(*kinds.values()):
+        chosen += [i for i in one_of_each if i is not None]
+    return [groups[i][0] for i in sorted(chosen[:n])]
+
+
+def _n_drafts(sample: Sample) -> int:
+    """Return the number of replies that a sample follows."""
+    n, draft = 0, sample.prompt.draft
+    while draft is not None:
+        n, draft = n + 1, draft.prompt.draft
+    return n
 
 
 def _flatten(table: Mapping[str, Any], prefix: str = "") -> Record:
