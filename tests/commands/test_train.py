@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rethink.commands.console import print_result
-from rethink.commands.train import evaluation_line, expand_run_folder, rate_table
+from rethink.commands.train import evaluation_line, expand_run_folder, progress_note, rate_table
 from rethink.evaluation.fresh import NO_CONTROL
 from rethink.evaluation.intervals import Estimate
 from rethink.recipe import load_recipe
@@ -125,6 +125,17 @@ def test_the_table_shows_whole_numbers_on_a_narrow_screen(rethink: Rethink, caps
     assert re.split("  +", head.strip()) == titles
     assert line.split()[-3:] == ["61.3", "160", "100"]
     assert len(head) <= 120
+
+
+def test_progress_shows_reward_and_imitation_loss() -> None:
+    """By hand; guards against a method that samples and imitates, whose reward cannot be seen while it runs."""
+    recent: list[float] = []
+    rise = {"phase": "rise", "reward": 0.25, "nll_nats": 0.3125}
+    assert progress_note(rise, recent) == "rise reward 0.25, mean 0.25, nll 0.312"
+    assert progress_note({"phase": "solve", "reward": 0.75}, recent) == "solve reward 0.75, mean 0.50"
+    assert progress_note({"phase": "imitate", "nll_nats": 0.5}, recent) == "nll 0.500"
+    assert progress_note({"phase": "merge", "reward": math.nan}, recent) == "merge"
+    assert recent == [0.25, 0.75]
 
 
 def test_a_table_without_fresh_answers_says_why() -> None:

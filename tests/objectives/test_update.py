@@ -82,6 +82,16 @@ def test_policy_gradients_need_the_full_distribution_and_token_ids() -> None:
         Update("solve", (PolicyGradient((sample,), (0.5,)),))
 
 
+def test_imitation_needs_finite_weights_and_token_ids() -> None:
+    """Guards against weights that overflow, as exp(reward / tau) can, and replies of an endpoint, which would not train."""
+    sample = graded_sample(0, R)
+    for weight in (float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=r"sample 0 of .* has a weight that is not finite"):
+            Update("imitate", (Imitate((sample,), (weight,)),))
+    with pytest.raises(ValueError, match=r"no token ids to train on; make some with actors\.policy\.transcribe"):
+        Update("imitate", (Imitate((replace(sample, usage=(3, 5)),), (1.0,)),))
+
+
 def test_counts_must_match() -> None:
     """Guards against advantages, weights or pairs that are cut to the shorter list."""
     group = graded_group(R, W)

@@ -141,7 +141,7 @@ def run_with_progress(run: Run, label: str) -> Record | None:
                 if run.ranks.is_rank0 and record["update"] < run.recipe.updates:
                     print_note(evaluation_line(record))
                 continue
-            note = _note(record, recent)
+            note = progress_note(record, recent)
             if isinstance(bar, LogLines):
                 note = f"batch {record['batch'] + 1}, {note}"
             bar.update(task, completed=record["update"], note=note)
@@ -177,12 +177,13 @@ def _rate_cell(key: str, record: Record) -> str:
     return rate.value_percent() if key.endswith("_fresh") else rate.percent()
 
 
-def _note(record: Record, recent: list[float]) -> str:
-    """Return the reward of this update and the mean of the last twenty; for imitation, its loss."""
+def progress_note(record: Record, recent: list[float]) -> str:
+    """Return the reward of this update and the mean of the last twenty; for imitation, also its loss."""
+    found: list[str] = []
+    if record.get("reward") is not None and record["reward"] == record["reward"]:  # something was sampled and graded
+        recent.append(record["reward"])
+        del recent[:-20]
+        found.append(f"{record['phase']} reward {record['reward']:.2f}, mean {sum(recent) / len(recent):.2f}")
     if "nll_nats" in record:
-        return f"nll {record['nll_nats']:.3f}"
-    if record.get("reward") is None or record["reward"] != record["reward"]:  # nothing was sampled or graded
-        return str(record["phase"])
-    recent.append(record["reward"])
-    del recent[:-20]
-    return f"{record['phase']} reward {record['reward']:.2f}, mean {sum(recent) / len(recent):.2f}"
+        found.append(f"nll {record['nll_nats']:.3f}")
+    return ", ".join(found) or str(record["phase"])

@@ -166,6 +166,14 @@ class Imitate:
     def check(self) -> None:
         if len(self.samples) != len(self.weights):
             raise ValueError(f"{len(self.samples)} samples but {len(self.weights)} weights")
+        for sample, weight in zip(self.samples, self.weights, strict=True):
+            if not math.isfinite(weight):
+                raise ValueError(f"sample {sample.index} of {sample.prompt.group} has a weight that is not finite")
+            if sample.usage is not None:
+                raise ValueError(
+                    "samples of an endpoint have no token ids to train on; make some with "
+                    "actors.policy.transcribe(prompt, text)"
+                )
 
 
 @dataclass(frozen=True)
