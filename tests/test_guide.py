@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -10,6 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from rethink import Actors, Problem, Prompts, Verdict
+from rethink.policies.fake import FakePolicy
+from rethink.problems.rewards import grade
+from rethink.types import Prompt
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
@@ -55,10 +61,42 @@ def test_the_test_of_the_guide_as_written(tmp_path: Path) -> None:
     assert "1 passed" in done.stdout
 
 
+def test_the_turns_of_the_guide_as_written(tmp_path: Path) -> None:
+    """Guards against a loop over turns that does not train; the log has samples of later turns, which see all before."""
+    (tmp_path / "rise.py").write_text(blocks("python")[2])
+    records = run(blocks("console")[1], tmp_path)
+    assert [r["phase"] for r in records] == ["rise"] * 3 + ["evaluation"]
+    assert all(r["method/n_wrong_1"] >= r["method/n_wrong_2"] >= r["method/n_wrong_4"] for r in records[:3])
+    (samples,) = tmp_path.glob("runs/*/samples.jsonl")
+    n_messages = [len(json.loads(line)["prompt"]) for line in samples.read_text().splitlines()]
+    assert {1, 3, 5, 7} >= set(n_messages) > {1, 3}
+
+
+def test_weights_and_turns_of_the_guide() -> None:
+    """By hand: the tries are wrong, wrong, right; of the new replies, one of the later turns' is right."""
+
+    def reply(prompt: Prompt, index: int, version: int) -> str:
+        turn = len(prompt.messages) // 2 + 1
+        return {(3, 0): "4", (2, 2): "4", (3, 2): "4"}.get((turn, index), f"no{turn}{index}")
+
+    scope: dict[str, Any] = {"__name__": "rise"}
+    exec(compile(blocks("python")[2], "rise.py", "exec", dont_inherit=True), scope)  # without the future import above
+    problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply == gold))
+    policy = FakePolicy(reply)
+    actors = Actors(policy, Prompts("{question}", refine="again"), grade)
+    (update,) = scope["RISE"](max_turns=5, n_new=2, tau=1.0).updates(actors, [problem])
+    (part,) = update.parts
+    assert [sample.text for sample in part.samples] == ["no11", "4", "4"]
+    assert part.weights == pytest.approx([3 / (1 + 2 * math.e), *[3 * math.e / (1 + 2 * math.e)] * 2])
+    shown = [[message.content for message in prompt.messages] for prompt in policy.shown]
+    assert shown == [["2 + 2?", "no10", "again", "no20", "again"][: 2 * n + 1] for n in range(3)]
+    assert update.metrics == {"n_wrong_1": 1, "n_wrong_2": 1, "n_wrong_3": 0, "n_wrong_4": 0, "n_wrong_5": 0}
+
+
 def test_the_loss_of_the_guide_as_written(tmp_path: Path) -> None:
     """Guards against a loss that is registered and not used: its file trains, and its ratios are capped and logged."""
-    (tmp_path / "topr.py").write_text(blocks("python")[2])
-    records = run(blocks("console")[1], tmp_path)
+    (tmp_path / "topr.py").write_text(blocks("python")[3])
+    records = run(blocks("console")[2], tmp_path)
     assert [r["phase"] for r in records] == ["solve"] * 3 + ["evaluation"]
     assert all(r["loss"] != 0 and r["ratio"] > 0 for r in records[:3])
     assert {r["clip_low_frac"] for r in records[:3]} == {0.0}
