@@ -22,7 +22,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 DESCRIBED_ONCE = {
     "ProblemSource": ("Replies",),
     "GRPO": ("Objective",),
-    "ThinkTuning": ("AdvantageAwareShaping",),
+    "ThinkTuning": ("Shaping",),
     "VLRethinker": ("Rethinking", "Replay"),
     "CritiqueGRPO": ("Critic",),
     "TON": ("ThoughtForm",),
@@ -37,7 +37,7 @@ TABLE_OF = {
     "Replies": "problems.replies",
     "Endpoint": "endpoint",
     "Objective": "method.solve",
-    "AdvantageAwareShaping": "method.shaping",
+    "Shaping": "method.shaping",
     "Rethinking": "method.rethink",
     "Replay": "method.replay",
     "Critic": "method.critic",

@@ -14,7 +14,7 @@ from rethink.methods.actors import Actors, Method
 from rethink.methods.grpo import GRPO
 from rethink.methods.think_tuning import ThinkTuning
 from rethink.models.language_model import LanguageModel
-from rethink.objectives import AdvantageAwareShaping, Clip, Objective, Update
+from rethink.objectives import AdvantageAwareShaping, Clip, Objective, Shaping, Update
 from rethink.policies.base import Policy
 from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
@@ -30,7 +30,7 @@ from support.samples import copied, factors, make_trainer
 TEXTS = Prompts("{question}", "again", seed=5)
 RELEASED = ThinkTuning(
     n_solve=5, fraction=0.1, last_fraction=0.01, n_guided=17, stop_at=0.06, min_per_group=1,
-    shaping=AdvantageAwareShaping("released"),
+    shaping=Shaping("released"),
 )  # fmt: skip
 NOTE = "<opinion>correct</opinion><reason>hm</reason><phrase>so {}</phrase>"
 
@@ -78,9 +78,9 @@ def test_the_baseline_is_over_all_replies() -> None:
 
 def test_one_part_has_the_shaped_loss() -> None:
     """Guards against separate denominators of guided and other tokens, and a clip that is not the objective's."""
-    shaping = AdvantageAwareShaping("constant", 0.5, 7.0, 0.25)
+    shaping = Shaping("constant", 0.5, 7.0, 0.25)
     update, _ = run(ThinkTuning(shaping=shaping, solve=Objective("standardize", 0.1, 0.3, 5.0, n_steps=3)))
-    assert only_part(update).surrogate == replace(shaping, clip=Clip(0.1, 0.3, 5.0))
+    assert only_part(update).surrogate == AdvantageAwareShaping("constant", 0.5, 7.0, 0.25, clip=Clip(0.1, 0.3, 5.0))
     assert (update.name, update.n_steps, update.on_policy) == ("solve", 3, True)
 
 
@@ -258,7 +258,7 @@ def test_without_feedback_it_is_grpo_bit_for_bit(qwen: LanguageModel) -> None:
     """Guards against a control that differs from GRPO in its samples or its loss."""
     qwen.chat.stop_ids = frozenset(range(1, 40))
     grpo, _ = trained(qwen, GRPO(5, OBJECTIVE), forbidden)
-    constant = AdvantageAwareShaping("constant")
+    constant = Shaping("constant")
     for method, n_batches in (
         (ThinkTuning(5, solve=OBJECTIVE), 50),
         (ThinkTuning(5, fraction=0.0, solve=OBJECTIVE, shaping=constant), 0),

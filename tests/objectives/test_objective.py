@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from rethink.errors import UserError
-from rethink.objectives import AdvantageAwareShaping, Clip, Objective
+from rethink.objectives import AdvantageAwareShaping, Clip, Objective, Shaping
 from rethink.types import Sampling
 from support.method_runs import NOT_GRADED, R, W, graded_group, graded_sample, only_part
 
@@ -21,7 +21,7 @@ def test_settings_reach_the_part() -> None:
     assert part.surrogate == Clip(0.1, 0.3, 5.0, "sequence")
     assert (part.loss_aggregation, part.constant_length, part.kl_coef) == ("constant", 17, 0.05)
     assert (update.name, update.n_steps, part.coefficient) == ("solve", 3, 1.0)
-    shaped = objective.update("solve", [graded_group(R, W)], AdvantageAwareShaping("constant"))
+    shaped = objective.update("solve", [graded_group(R, W)], Shaping("constant"))
     assert only_part(shaped).surrogate == AdvantageAwareShaping("constant", clip=Clip(0.1, 0.3, 5.0, "sequence"))
 
 
@@ -141,4 +141,4 @@ def test_a_constant_aggregation_divides_by_the_longest_possible_reply() -> None:
 def test_shaping_needs_the_clipped_surrogate() -> None:
     """Guards against shaping that is dropped without a word."""
     with pytest.raises(ValueError, match='needs surrogate = "clip", not "sapo"'):
-        Objective(surrogate="sapo").update("solve", [graded_group(R, W)], AdvantageAwareShaping())
+        Objective(surrogate="sapo").update("solve", [graded_group(R, W)], Shaping())

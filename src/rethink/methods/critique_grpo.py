@@ -18,7 +18,7 @@ from pydantic import PositiveInt
 from rethink.methods.actors import Actors
 from rethink.methods.critique_grpo_critic import Critic
 from rethink.methods.metrics import mean
-from rethink.objectives import AdvantageAwareShaping, Objective, Update
+from rethink.objectives import Objective, Shaping, Update
 from rethink.settings import Finite
 from rethink.types import Group, Problem, Sample
 
@@ -50,9 +50,9 @@ class CritiqueGRPO:
         self.solve.make_surrogate(self.shaping)
 
     @property
-    def shaping(self) -> AdvantageAwareShaping:
+    def shaping(self) -> Shaping:
         """The loss of refinements."""
-        return AdvantageAwareShaping("constant", self.gamma, guard=0.0)
+        return Shaping("constant", self.gamma, guard=0.0)
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         asks = actors.prompts.ask(problems)

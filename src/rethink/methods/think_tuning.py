@@ -1,7 +1,7 @@
 """ThinkTuning (RRV et al., arXiv 2508.07616): GRPO in which a teacher of the same size comments on some of the
 student's replies. The comment is appended to the reply as if the student had written it.
 
-Differences from the release: the teacher's tokens do get the shaped loss (`objectives.AdvantageAwareShaping`), which
+Differences from the release: the teacher's tokens do get the shaped loss (`objectives.Shaping`), which
 the release contains but never calls, and only they do (the release marks the whole guided reply); gamma depends on the
 advantage, in a direction that we infer (in the release, swapped bounds make it constant); feedback is appended as token
 ids, and dropped, not cut, if the reply gets longer than `max_tokens`; random choices derive from seeds.
@@ -21,7 +21,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from rethink.methods.actors import Actors
 from rethink.methods.think_tuning_feedback import parse_feedback, teacher_prompt
-from rethink.objectives import AdvantageAwareShaping, Objective, Update
+from rethink.objectives import Objective, Shaping, Update
 from rethink.seeds import rng
 from rethink.settings import Probability
 from rethink.types import Group, Problem, Sample, Sampling
@@ -60,7 +60,7 @@ class ThinkTuning:
     feedback: Literal["tags", "again"] = "tags"
     separator: str = "\n\n"
     max_feedback_tokens: PositiveInt = 512
-    shaping: AdvantageAwareShaping = AdvantageAwareShaping()
+    shaping: Shaping = Shaping()
     solve: Objective = Objective("standardize", clip_low=0.2, clip_high=0.2)
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from rethink.objectives.distill import Distill, Divergence
 from rethink.objectives.objective import Objective, objectives_of
 from rethink.objectives.parts import Advantage, Imitate, Part, PolicyGradient, Prefer
 from rethink.objectives.presets import preset
-from rethink.objectives.surrogates import CISPO, GMPO, SAPO, AdvantageAwareShaping, Clip, Surrogate
+from rethink.objectives.surrogates import CISPO, GMPO, SAPO, AdvantageAwareShaping, Clip, Shaping, Surrogate
 from rethink.objectives.update import Update, split_into_steps
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Part",
     "PolicyGradient",
     "Prefer",
+    "Shaping",
     "Surrogate",
     "Update",
     "objectives_of",

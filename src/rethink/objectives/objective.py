@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from annotated_types import Gt
@@ -19,7 +19,7 @@ from rethink.objectives.advantages import (
     subsets_differ,
 )
 from rethink.objectives.parts import Advantage, PolicyGradient
-from rethink.objectives.surrogates import CISPO, GMPO, SAPO, AdvantageAwareShaping, Clip, Surrogate
+from rethink.objectives.surrogates import CISPO, GMPO, SAPO, AdvantageAwareShaping, Clip, Shaping, Surrogate
 from rethink.objectives.update import Update
 from rethink.settings import Finite, Size, Threshold
 from rethink.types import Group, Sample
@@ -93,7 +93,7 @@ class Objective:
                 'tokens of a reply; choose "k2" or "k3"'
             )
 
-    def update(self, name: str, groups: Sequence[Group], shaping: AdvantageAwareShaping | None = None) -> Update:
+    def update(self, name: str, groups: Sequence[Group], shaping: Shaping | None = None) -> Update:
         """Return an update with one policy-gradient part over all graded samples; `shaping` is the loss of guided
         tokens."""
         return self.update_from_pairs(name, self.pairs(groups), groups, shaping)
@@ -103,7 +103,7 @@ class Objective:
         name: str,
         pairs: Sequence[tuple[Sample, Advantage]],
         groups: Sequence[Group],
-        shaping: AdvantageAwareShaping | None = None,
+        shaping: Shaping | None = None,
     ) -> Update:
         """Return an update from samples and their advantages (one per sample, or one per token). `groups` holds all
         samples, also those that are not trained."""
@@ -178,7 +178,7 @@ class Objective:
                 f"{len(group)}; lower pass_k or sample more replies"
             )
 
-    def make_surrogate(self, shaping: AdvantageAwareShaping | None = None) -> Surrogate:
+    def make_surrogate(self, shaping: Shaping | None = None) -> Surrogate:
         """Return the surrogate with its settings. `shaping` is the loss of guided tokens, beside the clipped one."""
         if shaping is not None and self.surrogate != "clip":
             raise ValueError(
@@ -192,7 +192,7 @@ class Objective:
             return SAPO(self.tau_pos, self.tau_neg)
         dual_clip = None if self.dual_clip == math.inf else self.dual_clip
         clip = Clip(self.clip_low, self.clip_high, dual_clip, self.importance_sampling_level)
-        return replace(shaping, clip=clip) if shaping else clip
+        return AdvantageAwareShaping(**vars(shaping), clip=clip) if shaping else clip
 
     def _constant_length(self, pairs: Sequence[tuple[Sample, Advantage]]) -> int:
         """Return the length that a constant aggregation divides by: by default, the longest that a reply can be.

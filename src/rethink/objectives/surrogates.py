@@ -78,8 +78,8 @@ class SAPO(Surrogate):
 
 
 @dataclass(frozen=True)
-class AdvantageAwareShaping(Surrogate):
-    """Advantage-aware shaping of guided tokens (ThinkTuning, arXiv 2508.07616), with the ordinary clip on all others.
+class Shaping:
+    """How the loss of guided tokens is shaped (ThinkTuning, arXiv 2508.07616); all other tokens are clipped.
 
     On a guided token of probability p the loss has the gradient of -A c log p, where c = p / (p + gamma) is held constant;
     there is neither ratio nor importance weight. Sequence ratios average over the clipped tokens.
@@ -94,12 +94,11 @@ class AdvantageAwareShaping(Surrogate):
     - `guard`: guided tokens with A < 0 and a probability below this are clipped like all others.
     - `guided_scope`: which tokens are guided: the forced ones ("feedback"), or all tokens of a sample that has forced ones
       ("trajectory", as in the released code).
-    - `clip`: the clip of all other tokens. A method fills in that of its objective (`method.solve`).
 
     Standardized advantages of n replies are at most (n - 1) / sqrt(n). With n = 8 that is 2.5, so an "aware" gamma is at
     most 0.0006, and c differs from 1 by more than 5% only where p < 0.013.
 
-    >>> AdvantageAwareShaping(gamma="constant", strength=0.1).cap
+    >>> Shaping(gamma="constant", strength=0.1).cap
     2.0
     """
 
@@ -108,8 +107,18 @@ class AdvantageAwareShaping(Surrogate):
     cap: float = 2.0
     guard: float = 0.01
     guided_scope: Literal["feedback", "trajectory"] = "feedback"
-    clip: Clip = Clip(0.2, 0.2, 3.0)
 
     def __post_init__(self) -> None:
         if not (self.strength > 0 and self.cap > 0 and 0 <= self.guard <= 1):
             raise ValueError("shaping needs strength and cap above 0 and a guard in [0, 1]")
+
+
+@dataclass(frozen=True)
+class AdvantageAwareShaping(Shaping, Surrogate):
+    """Shaping of guided tokens, with the clip of an objective on all others.
+
+    >>> AdvantageAwareShaping(gamma="none", clip=Clip(0.2, 0.28)).clip.high
+    0.28
+    """
+
+    clip: Clip = Clip(0.2, 0.2, 3.0)

@@ -1,4 +1,4 @@
-"""Advantage-aware shaping of guided tokens (ThinkTuning); formulas in `objectives.AdvantageAwareShaping`.
+"""Advantage-aware shaping of guided tokens (ThinkTuning); formulas in `objectives.Shaping`.
 
 Other tokens are clipped, and so are guided ones below the guard; see `losses.policy_gradient` for everything else.
 """
