@@ -25,11 +25,6 @@ from rethink.errors import UserError, install_extra
 MARK = "<image>"
 """Stands for an image in a text, as in LLaVA's data; images without marks come before the text."""
 
-NO_SERVER = (
-    "images are not supported by servers that take token ids (vLLM) yet; sample on this machine, with "
-    "sampler.engine=local"
-)
-
 FIRST_ID = 1 << 62
 PLACE_BITS, KEY_BITS = 14, 48
 MAX_VECTORS = 1 << PLACE_BITS
@@ -42,6 +37,8 @@ MOST_PIXELS = 40_000_000
 
 USUAL_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 """Pillow's modes of images that a PNG file holds, and that become RGB without loss."""
+ORIENTATION = 0x0112
+"""The number of EXIF's entry that says how an image must be turned."""
 TRANSPARENT_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
 _known: WeakValueDictionary[int, Image] = WeakValueDictionary()
@@ -96,6 +93,19 @@ class Image:
     def data_url(self) -> str:
         """Return the image as a data URL, as chat servers take it."""
         return f"data:image/{self.kind.lower()};base64,{base64.b64encode(self.read()).decode()}"
+
+    def rgb_url(self) -> str:
+        """Return what `open` returns as a data URL, for servers that would not turn it upright or make white what is
+        transparent."""
+        pillow, _ = _pillow()
+        with pillow.open(io.BytesIO(self.read())) as own:
+            is_upright = own.getexif().get(ORIENTATION, 1) == 1
+            is_plain = own.mode == "RGB" and is_upright and "transparency" not in own.info
+        if is_plain and self.kind in ("JPEG", "PNG"):
+            return self.data_url()
+        stream = io.BytesIO()
+        self.open().save(stream, "PNG", compress_level=1)
+        return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
     def _where(self) -> str:
         return self.name if isinstance(self.source, bytes) else str(self.source)
@@ -230,10 +240,19 @@ def check_pixels(bounds: tuple[int, ...]) -> tuple[int, ...]:
     return bounds
 
 
-def refuse_images(ids: Sequence[int]) -> None:
-    """Raise UserError if ids of images would be sent to a server, which only knows tokens."""
-    if max(ids, default=0) >= FIRST_ID:
-        raise UserError(NO_SERVER)
+def has_images(ids: Sequence[int]) -> bool:
+    """Return whether there are ids of images among these."""
+    return max(ids, default=0) >= FIRST_ID
+
+
+def split_id(i: int) -> tuple[int, int]:
+    """Return an image's key, and the place in its run, from an id."""
+    return (i - FIRST_ID) >> PLACE_BITS, (i - FIRST_ID) % MAX_VECTORS
+
+
+def find_by_key(key: int) -> Image:
+    """Return an image that is in memory by its key; see `find`."""
+    return find(f"{key:0{KEY_BITS // 4}x}")
 
 
 def without_images(ids: Sequence[int]) -> list[int]:

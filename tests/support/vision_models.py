@@ -179,16 +179,19 @@ VISION: dict[str, tuple[str, dict[str, Any], Callable[[Any], Any]]] = {
 }
 
 
-def save_vision_model(folder: Path, name: str) -> Path:
-    """Write a random model of a family, with tokenizer and processor; return its folder."""
+def save_vision_model(folder: Path, name: str, **text: Any) -> Path:
+    """Write a random model of a family, with tokenizer and processor, and other sizes of its `text` part; return its
+    folder."""
     words = byte_tokenizer()
     kind, changes, processor = VISION[name]
     sizes = {"vocab_size": len(words), **TEXT}
     changes = {
         **changes,
-        "text_config": {**sizes, **changes["text_config"]},
+        "text_config": {**sizes, **changes["text_config"], **text},
         "vision_config": {**TOWER, **changes["vision_config"]},
     }
+    if "out_hidden_size" in changes["vision_config"]:
+        changes["vision_config"]["out_hidden_size"] = changes["text_config"]["hidden_size"]
     image_id = words.convert_tokens_to_ids("<image>")
     config = AutoConfig.for_model(kind, image_token_id=image_id, tie_word_embeddings=False, pad_token_id=0, **changes)
     with torch.random.fork_rng(devices=[]):

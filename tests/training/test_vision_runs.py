@@ -167,8 +167,6 @@ def test_what_is_not_supported_is_said_before_anything_is_loaded(make: Make, mod
         UserError, match=r"problem p0 has images, but the teacher .*qwen3.* takes none: it has no vision"
     ):
         check_run(make(*asked))
-    with pytest.raises(UserError, match=r"problem p0 has images\. Images are not supported by servers"):
-        check_run(make("sampler.engine=vllm", "sampler.urls=['http://localhost:1']"))
 
 
 def test_samples_in_checkpoints_find_their_images(problems: Path, model: Path) -> None:

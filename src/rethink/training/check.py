@@ -8,7 +8,6 @@ from typing import Any
 
 from rethink.build import check_auxiliary_model, check_device, check_inputs, check_sampler, has_model, load_all_problems
 from rethink.errors import UserError
-from rethink.images import NO_SERVER
 from rethink.methods import needs_of
 from rethink.methods.actors import Method
 from rethink.methods.imitate import require_demonstrations
@@ -109,13 +108,9 @@ def check_software(recipe: Recipe) -> None:
 
 
 def check_images(recipe: Recipe, problems: Sequence[Problem], info: ModelInfo | None) -> None:
-    """Raise UserError if problems have images, and the model or the sampler takes none."""
+    """Raise UserError if problems have images, and the model takes none."""
     first = next((problem for problem in problems if problem.all_images), None)
-    if first is None:
-        return
-    if recipe.sampler.engine == "vllm":
-        raise UserError(f"problem {first.id} has images. {NO_SERVER[0].upper()}{NO_SERVER[1:]}")
-    if info is not None:
+    if first is not None and info is not None:
         info.chat.require_images(f"problem {first.id}", recipe.model.path)
 
 

@@ -88,7 +88,7 @@ def test_unscorable_samples_are_refused_without_a_request(endpoint: FakeEndpoint
         policy.score([policy.transcribe(make_prompt("q"), "text")])
     shown = make_prompt("q")
     shown = replace(shown, messages=(replace(shown.messages[-1], images=(image(),)),))
-    with pytest.raises(UserError, match="images are not supported by servers that take token ids"):
+    with pytest.raises(UserError, match="their prompts have images, and ids of prompts are only tokens"):
         policy.score([SAMPLES[0]], [shown])
     assert endpoint.asked == []
 

@@ -12,7 +12,7 @@ from typing import Any
 from transformers import AutoProcessor
 
 from rethink.errors import UserError
-from rethink.images import MAX_VECTORS, Image, ids_of
+from rethink.images import FIRST_ID, MAX_VECTORS, Image, find_by_key, ids_of, split_id
 from rethink.models.forward.embedding import has_grids, has_vision_tower
 from rethink.models.model_folder import reason
 from rethink.models.special_text import OPEN
@@ -74,6 +74,38 @@ class ImageText:
             raise UserError(f"the tokenizer changes the {self.token} tokens of an image; use the model's own tokenizer")
         rest = iter(own)
         return [next(rest) if i == self.token_id else i for i in ids]
+
+    def without_expansion(self, ids: Sequence[int]) -> tuple[list[int], list[Image]]:
+        """Return a prompt's ids with the token `place` for each image, as a processor takes them, and the images in order.
+
+        Raise UserError if the tokenizer joins an image's text with words beside it."""
+        place_id = self.tokenizer.convert_tokens_to_ids(self.place)
+        found: list[int] = []
+        images: list[Image] = []
+        at = 0
+        while at < len(ids):
+            if ids[at] < FIRST_ID:
+                found.append(ids[at])
+                at += 1
+                continue
+            image = find_by_key(split_id(ids[at])[0])
+            text_ids = self.tokenizer(self.text_of(image), add_special_tokens=False)["input_ids"]
+            n_before = text_ids.index(self.token_id)
+            whole = self.with_ids(text_ids, [image])
+            if list(ids[at - n_before : at - n_before + len(whole)]) != whole:
+                raise UserError(f"the tokenizer joins the text of the image {image.name} with words beside it")
+            found[len(found) - n_before :] = [place_id]
+            images.append(image)
+            at += len(whole) - n_before
+        return found, images
+
+    @property
+    def pixels(self) -> tuple[int, int] | None:
+        """The fewest and the most pixels of an image; None for a processor without such bounds."""
+        images = self.processor.image_processor
+        if not hasattr(images, "merge_size"):
+            return None
+        return int(images.size["shortest_edge"]), int(images.size["longest_edge"])
 
     def n_vectors(self, image: Image) -> int:
         """Return the number of vectors of an image."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rethink import threads
 from rethink.errors import UserError
-from rethink.images import FIRST_ID, KEY_BITS, MAX_VECTORS, PLACE_BITS, Image, find
+from rethink.images import FIRST_ID, Image, find_by_key, split_id
 from rethink.models.forward.embedding import Embedded, has_grids
 from rethink.models.vision.image_text import ImageText
 
@@ -68,7 +68,7 @@ class ImageVectors:
         for i in ids:
             if i < FIRST_ID:
                 start, after = after, after + 1
-            elif _split(i)[1] == 0:
+            elif split_id(i)[1] == 0:
                 start, after = after, after + max(self._grid_of(i))
             found.append(start)
         return found, after
@@ -76,14 +76,14 @@ class ImageVectors:
     def _offsets(self, i: int) -> tuple[int, int, int]:
         """Return how far the time, row and column of a vector are from the position of its image."""
         _, h, w = self._grid_of(i)
-        place = _split(i)[1]
+        place = split_id(i)[1]
         return place // (h * w), place // w % h, place % w
 
     def _grid_of(self, i: int) -> tuple[int, int, int]:
         """Return the times, rows and columns of the image that an id is of."""
-        key = _split(i)[0]
+        key = split_id(i)[0]
         if key not in self._grids:
-            self._grids[key] = self.text.grid_of(_find(key))
+            self._grids[key] = self.text.grid_of(find_by_key(key))
         return self._grids[key]
 
     def rows(self, ids: Sequence[int]) -> Tensor:
@@ -91,9 +91,9 @@ class ImageVectors:
         found: list[Tensor] = []
         start = 0
         while start < len(ids):
-            key, first = _split(ids[start])
+            key, first = split_id(ids[start])
             end = start + 1
-            while end < len(ids) and ids[end] == ids[end - 1] + 1 and _split(ids[end])[0] == key:
+            while end < len(ids) and ids[end] == ids[end - 1] + 1 and split_id(ids[end])[0] == key:
                 end += 1
             whole = self._of(key)
             if first + end - start > len(whole):
@@ -109,7 +109,7 @@ class ImageVectors:
     def _of(self, key: int) -> Tensor:
         with self._lock:
             if key not in self._kept:
-                image = _find(key)
+                image = find_by_key(key)
                 vectors = self._compute(image)
                 self.n_bytes += vectors.nbytes
                 self._kept[key] = vectors
@@ -149,16 +149,7 @@ def _number_images(mask_T: Tensor) -> Tensor:
     return (starts_T.cumsum(0) - 1).masked_fill(~mask_T, -1)
 
 
-def _find(key: int) -> Image:
-    return find(f"{key:0{KEY_BITS // 4}x}")
-
-
 def _flat(part: Tensor | Sequence[Tensor]) -> Tensor:
     """Return the vectors [N, H] in what a tower returns for one image: a tensor, or several."""
     rows = [part] if isinstance(part, Tensor) else list(part)
     return torch.cat([row.reshape(-1, row.shape[-1]) for row in rows])
-
-
-def _split(i: int) -> tuple[int, int]:
-    """Return an image's key, and the place in its run, from an id."""
-    return (i - FIRST_ID) >> PLACE_BITS, (i - FIRST_ID) % MAX_VECTORS

@@ -8,7 +8,7 @@ from typing import Any
 import openai
 
 from rethink.errors import UserError
-from rethink.images import NO_SERVER, refuse_images
+from rethink.images import has_images
 from rethink.policies.endpoint.faults import Fault, parse_error
 from rethink.policies.endpoint.messages import wire_message
 from rethink.policies.endpoint.protocol import CONTINUE_TURN
@@ -35,10 +35,11 @@ async def completion_log_probs(
     Raise UserError if the server returns no log-probs, or log-probs of other ids."""
     if not sample.ids:
         return ()
-    if prompt is not None and prompt.images:
-        raise UserError(NO_SERVER)
+    if has_images(sample.prompt_ids) if prompt is None else prompt.images:
+        raise UserError(
+            f"{REFUSED}their prompts have images, and ids of prompts are only tokens; use a model on this machine"
+        )
     prompt_ids = sample.prompt_ids if prompt is None else await _prompt_ids(client, model, headers, prompt)
-    refuse_images(prompt_ids)
     ids = [*prompt_ids, *sample.ids]
     completion: Any = await client.completions.create(
         model=model, prompt=ids, max_tokens=1, extra_headers=headers, extra_body=sent

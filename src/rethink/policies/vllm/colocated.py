@@ -6,6 +6,7 @@ socket that only this user can open.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -51,7 +52,8 @@ class StartError(UserError):
 class ColocatedModel:
     """The model that the server loads: a folder or hub name, or only its configuration with `random` weights.
 
-    `max_lora_rank` is the largest rank of adapters that it can load, 0 if none, and `lora_modules` names their layers."""
+    `max_lora_rank` is the largest rank of adapters that it can load, 0 if none, and `lora_modules` names their layers. If
+    it `takes_images`, they get the fewest and the most `pixels` of the trainer's processor (None: it has no bounds)."""
 
     path: str
     device: torch.device
@@ -60,6 +62,8 @@ class ColocatedModel:
     random: bool = False
     max_lora_rank: int = 0
     lora_modules: Sequence[str] = ()
+    takes_images: bool = False
+    pixels: tuple[int, int] | None = None
 
 
 def start_colocated(model: ColocatedModel, settings: Sampler) -> Server:
@@ -90,11 +94,16 @@ def start_colocated(model: ColocatedModel, settings: Sampler) -> Server:
 def server_command(model: ColocatedModel, settings: Sampler, path: str) -> list[str]:
     """Return the command that starts the server, listening on the Unix socket at `path`."""
     gpu = model.device.type == "cuda"
-    words = [sys.executable, "-m", API_SERVER, "--model", model.path, "--uds", path, "--tokens-only"]
+    # With --tokens-only, there is no tokenizer, which image processors need.
+    tokens_only = "--enable-scale-out" if model.takes_images else "--tokens-only"
+    words = [sys.executable, "-m", API_SERVER, "--model", model.path, "--uds", path, tokens_only]
     words += ["--logprobs-mode", "processed_logprobs", "--enable-prefix-caching"]
     words += ["--max-model-len", str(model.max_model_len), "--dtype", str(model.dtype).removeprefix("torch.")]
     words += ["--load-format", "dummy" if model.random else "auto"]
     words += ["--weight-transfer-config", f'{{"backend": "{"ipc" if gpu else FILES}"}}']
+    if model.pixels is not None:
+        size = dict(zip(("shortest_edge", "longest_edge"), model.pixels, strict=True))
+        words += ["--mm-processor-kwargs", json.dumps({"size": size})]
     if model.max_lora_rank:
         words += ["--enable-lora", "--max-lora-rank", str(model.max_lora_rank)]
         # Without this list, the output layer is wrapped too, and scoring several replies at once ends vLLM 0.32 on a CPU.

@@ -80,9 +80,13 @@ class FilesEngine(WeightTransferEngine[FilesInit, FilesUpdate]):  # type: ignore
 def _pack_tied_head(model: Any) -> None:
     """Refresh the packed copy of a tied head. On a CPU vLLM multiplies by a packed copy of each matrix, and loading never
     touches a head that is tied to the embedding, so its copy would stay at the first weights."""
-    head: Any = getattr(model, "lm_head", None)
-    if getattr(model.config, "tie_word_embeddings", False) and hasattr(head, "cpu_linear"):
-        head.quant_method.process_weights_after_loading(head)
+    parts = [model]
+    if hasattr(model, "get_language_model"):  # a vision-language model
+        parts.append(model.get_language_model())
+    for part in parts:
+        head: Any = getattr(part, "lm_head", None)
+        if getattr(part.config, "tie_word_embeddings", False) and hasattr(head, "cpu_linear"):
+            head.quant_method.process_weights_after_loading(head)
 
 
 def _tensors(file: str) -> Iterator[tuple[str, Tensor]]:

@@ -14,6 +14,7 @@ from rethink.policies.token_policy import Generation, Request, TokenPolicy
 from rethink.policies.vllm.fleet import Fleet
 from rethink.policies.vllm.protocol import generate_body, read_generated, read_scored, score_body, with_adapter
 from rethink.policies.vllm.sample_job import SampleJob, dispatch
+from rethink.policies.vllm.wire_prompt import wire_prompt
 from rethink.settings import Sampler
 from rethink.types import Prompt, Sample, Sampling
 
@@ -51,9 +52,10 @@ class VllmPolicy(TokenPolicy):
         jobs: list[SampleJob[Generation]] = []
         for request in requests:
             how = replace(sampling, max_tokens=request.max_tokens or sampling.max_tokens)
-            read = partial(read_generated, self.fleet.label, how, stop_ids)
+            prompt = wire_prompt(request.ids, self.model.chat)
+            read = partial(read_generated, self.fleet.label, prompt, how, stop_ids)
             members = range(request.first, request.first + request.n)
-            bodies = [generate_body(request.ids, request.seed, index, how, stop_ids) for index in members]
+            bodies = [generate_body(prompt, request.seed, index, how, stop_ids) for index in members]
             jobs.append(SampleJob([with_adapter(self.fleet.label, body) for body in bodies], read))
         return iterate_in_thread(partial(dispatch, self.fleet, jobs, self.settings.concurrency))
 
@@ -69,8 +71,9 @@ class VllmPolicy(TokenPolicy):
                 prompt_ids = sample.prompt_ids if prompts is None else self.model.chat.encode(prompts[i].messages)
                 ids = prompt_ids + sample.ids
                 self._refuse_too_long(sample, len(ids))
-                body = with_adapter(self.fleet.label, score_body(ids))
-                jobs[i] = SampleJob([body], partial(read_scored, self.fleet.label, ids, sample))
+                prompt = wire_prompt(ids, self.model.chat)
+                body = with_adapter(self.fleet.label, score_body(prompt))
+                jobs[i] = SampleJob([body], partial(read_scored, self.fleet.label, prompt, sample))
         indices = list(jobs)
         if jobs:
             work = partial(dispatch, self.fleet, list(jobs.values()), self.settings.concurrency)

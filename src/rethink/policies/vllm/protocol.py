@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
 import httpx2
 
 from rethink.errors import UserError
-from rethink.images import refuse_images
 from rethink.policies.endpoint.faults import Fault, parse_error
 from rethink.policies.prompt_log_probs import read_prompt_log_probs
 from rethink.policies.token_policy import Generation
+from rethink.policies.vllm.wire_prompt import WirePrompt
 from rethink.seeds import stable_hash
 from rethink.types import Sample, Sampling
 
@@ -67,13 +67,12 @@ def server_url(url: str) -> str:
     return str(parsed.copy_with(path="/")).rstrip("/")
 
 
-def generate_body(ids: Sequence[int], seed: int, index: int, sampling: Sampling, stop_ids: Set[int]) -> dict[str, Any]:
+def generate_body(prompt: WirePrompt, seed: int, index: int, sampling: Sampling, stop_ids: Set[int]) -> dict[str, Any]:
     """Return the request for one sample, from the base model.
 
     Replies end only at our stop ids, which are part of the reply; `logprobs` 0 asks for those of the sampled tokens."""
-    refuse_images(ids)
     return {
-        "token_ids": list(ids),
+        **prompt.body,
         "sampling_params": {
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -93,20 +92,19 @@ def with_adapter(label: str, body: dict[str, Any]) -> dict[str, Any]:
     return {**body, "model": label} if label.startswith(ADAPTER) else body
 
 
-def score_body(ids: Sequence[int]) -> dict[str, Any]:
+def score_body(prompt: WirePrompt) -> dict[str, Any]:
     """Return the request for the log-probs of given ids; vLLM generates at least one token after them."""
-    refuse_images(ids)
     return {
-        "token_ids": list(ids),
+        **prompt.body,
         "sampling_params": {"max_tokens": 1, "prompt_logprobs": 0, "logprobs": 0, "detokenize": False},
     }
 
 
 def read_generated(
-    label: str, sampling: Sampling, stop_ids: Set[int], status: int, content: bytes
+    label: str, prompt: WirePrompt, sampling: Sampling, stop_ids: Set[int], status: int, content: bytes
 ) -> Generation | Fault:
     """Return the reply in an answer if it is complete and of the weights with this label, or else a Fault."""
-    payload = _read(label, status, content)
+    payload = _read(label, prompt, status, content)
     if isinstance(payload, Fault):
         return payload
     try:
@@ -125,17 +123,20 @@ def read_generated(
 
 
 def read_scored(
-    label: str, sent: Sequence[int], sample: Sample, status: int, content: bytes
+    label: str, prompt: WirePrompt, sample: Sample, status: int, content: bytes
 ) -> tuple[float, ...] | Fault:
-    """Return the log-probs of the sample's ids under the weights with this label, or else a Fault."""
-    payload = _read(label, status, content)
+    """Return the log-probs of the sample's ids, at the end of the prompt, under the weights with this label, or else a
+    Fault."""
+    payload = _read(label, prompt, status, content)
     if isinstance(payload, Fault):
         return payload
-    return read_prompt_log_probs(payload.get("prompt_logprobs"), sent, sample)
+    return read_prompt_log_probs(payload.get("prompt_logprobs"), prompt.computed, sample)
 
 
-def _read(label: str, status: int, content: bytes) -> dict[str, Any] | Fault:
-    """Return an answer's JSON if all tokens are of the weights with this label, or else a Fault."""
+def _read(label: str, prompt: WirePrompt, status: int, content: bytes) -> dict[str, Any] | Fault:
+    """Return an answer's JSON if all tokens are of the weights with this label, or else a Fault.
+
+    Raise UserError if vLLM has computed another prompt."""
     try:
         payload = json.loads(content)
     except ValueError:
@@ -151,6 +152,7 @@ def _read(label: str, status: int, content: bytes) -> dict[str, Any] | Fault:
         return Fault("an answer without a reply", str(payload)[:500], 200)
     if versions != {label}:
         return Fault(WRONG_WEIGHTS, f"it sampled with {sorted(versions)}, not {label!r}", 200)
+    prompt.require(payload)
     return dict(payload)
 
 

@@ -66,7 +66,10 @@ def open_vllm(
     check_settings(settings)
     longest = settings.max_prompt_tokens + max(sampling.max_tokens for sampling in samplings)
     max_len = min(longest, model.max_positions or longest)
+    images = model.chat.image_text
     colocated = ColocatedModel(path, device or model.device, dtype, max_len, random)
+    if images is not None:
+        colocated = replace(colocated, takes_images=True, pixels=images.pixels)
     if weights is None:
         weights, adapter = module_weights(model), module_adapter(model)
     if adapter is None or settings.transfer == "merged":
