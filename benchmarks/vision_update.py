@@ -1,0 +1,113 @@
+"""Seconds per update with images against text of as many tokens: `PYTHONPATH=tests python benchmarks/vision_update.py OUT`.
+
+Small random models train GRPO on the generated questions `shapes`, and on the same questions with letters in place of the
+vectors of their images. In the first pass over the problems, images are read and their vectors computed; later passes have
+them. The models are random, so few replies end before `sampling.max_tokens`. Rounds alternate, and medians are over the
+updates of all rounds. `--small` is a check that it runs. Nothing else should run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rethink.jsonl import Record
+from rethink.models.load import load_model
+from rethink.problems.source import load_problems
+from rethink.prompts import Prompts
+from rethink.recipe import load_recipe
+from rethink.settings import ProblemSource
+from rethink.training import loop
+from rethink.training.meter import STAGES
+from rethink.training.run import open_run
+from rethink.types import Message
+from support.vision_models import save_vision_model
+
+SIZES = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "Idefics3": {"num_key_value_heads": 4},
+    "Qwen2.5-VL": {
+        "num_key_value_heads": 4,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]},
+    },
+}
+
+
+def write_text_problems(model: Path, file: Path, n: int) -> int:
+    """Write the first questions with as many tokens of text as theirs have with images; return the number of vectors."""
+    chat = load_model(str(model)).chat
+    rows = []
+    n_vectors = 0
+    for problem in load_problems(ProblemSource("shapes", limit=n)):
+        with_image = len(chat.encode(Prompts(solve="{question}").messages(problem)))
+        n_missing = with_image - len(chat.encode((Message("user", problem.question),)))
+        rows.append({"key": problem.id, "question": problem.question + "x" * n_missing, "answer": problem.gold})
+        n_vectors += n_missing
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return n_vectors
+
+
+def train(model: Path, out: Path, n_updates: int, per_batch: int, *more: str) -> list[Record]:
+    """Return the records of a run's updates."""
+    settings = [
+        *(f"model.path={model}", f"out={out}", "model.device=cpu", "method.name=grpo", "method.n_solve=8"),
+        *(f"problems_per_batch={per_batch}", f"updates={n_updates}", "checkpoint_every=1000000"),
+        *("sampling.max_tokens=24", "prompts.solve={question}", "training.lr=1e-5", *more),
+    ]
+    return [record for record in loop.train(open_run(load_recipe(None, settings))) if "update_s" in record]
+
+
+def seconds(record: Record) -> float:
+    return sum(float(record.get(stage) or 0.0) for stage in STAGES)
+
+
+def measure(name: str, out: Path, rounds: int, passes: int, n_problems: int) -> None:
+    """Print the medians of one family: of the first pass, of later ones, and of text."""
+    model = save_vision_model(out / name / "model", name, **SIZES, **FAMILIES[name])
+    text = out / name / "text.jsonl"
+    n_vectors = write_text_problems(model, text, n_problems)
+    per_batch = n_problems // 2
+    first: list[float] = []
+    later: dict[str, list[float]] = {"images": [], "text": []}
+    sources = {
+        "images": ("problems.source=shapes", f"problems.limit={n_problems}"),
+        "text": (f"problems.source={text}", "problems.id=key", "problems.verifier=shapes"),
+    }
+    for k in range(rounds):
+        for kind in sorted(sources, reverse=bool(k % 2)):
+            run_folder = out / name / f"{kind}-{k}"
+            found = [seconds(r) for r in train(model, run_folder, 2 * passes, per_batch, *sources[kind])]
+            later[kind] += found[2:]
+            first += found[:2] if kind == "images" else []
+    images, plain = (statistics.median(later[kind]) for kind in ("images", "text"))
+    print(
+        f"{name:<12}{n_vectors / n_problems:>8.0f}{statistics.median(first):>12.3f} s{images:>10.3f} s{plain:>10.3f} s"
+        f"{images / plain:>8.2f}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--passes", type=int, default=5)
+    parser.add_argument("--problems", type=int, default=32)
+    parser.add_argument("--small", action="store_true")
+    given = parser.parse_args()
+    if given.out.exists():
+        parser.error(f"{given.out} exists already; name a new folder")
+    rounds, passes, n = (1, 2, 4) if given.small else (given.rounds, given.passes, given.problems)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; seconds per update, median")
+    print(f"{'family':<12}{'tokens':>8}{'first pass':>14}{'images':>12}{'text':>12}{'ratio':>8}")
+    for name in FAMILIES:
+        measure(name, given.out, rounds, passes, n)
+
+
+if __name__ == "__main__":
+    main()
