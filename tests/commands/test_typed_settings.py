@@ -56,6 +56,8 @@ USED = [
     "sampler.engine=local",
     "prompts.refine=again",
     "model.thinking=['<a>','</a>'] model.device=cpu endpoint.url=http://h:1",
+    "sampler.max_prompt_tokens=9 endpoint.url=http://h:1 judge.path=tiny evaluation.strategy='best:2'",
+    "evaluation.problems.images=picture",
 ]
 
 
@@ -90,10 +92,10 @@ def test_an_answer_is_from_the_model_that_the_command_names() -> None:
 def test_answers_and_servers_refuse_settings_of_evaluations() -> None:
     """Guards against `evaluation.n=4` that draws one answer, without a word."""
     for setting in ("evaluation.n=4", "evaluation.k=[2]"):
-        with pytest.raises(UserError, match="only `rethink eval` uses it"):
+        with pytest.raises(UserError, match="this command does not use it"):
             answer.resolve("tiny", "demo-think-twice", [setting])
     assert answer.resolve("tiny", "demo-think-twice", ["evaluation.n_refine=2"])[0].evaluation.n_refine == 2
-    with pytest.raises(UserError, match="only `rethink eval` uses it"):
+    with pytest.raises(UserError, match="this command does not use it"):
         serve._resolve("tiny", "demo-think-twice", ["evaluation.n_refine=2"])
 
 

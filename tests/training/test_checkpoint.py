@@ -190,7 +190,7 @@ def test_interim_checkpoints_do_not_change_which_ones_stay(folder: Path, trained
     assert names(folder) == ["000003", "000006"]
 
 
-def test_a_checkpoint_of_the_same_update_replaces_one_without_a_gap(
+def test_a_checkpoint_of_the_same_update_is_removed_after_its_successor_is_there(
     folder: Path, trained: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a batch without updates, the checkpoint was removed before its successor had its name: killed there, a run that

@@ -36,3 +36,22 @@ def test_shapes_use_what_they_read() -> None:
     assert (
         message == "problems.question has no effect: shapes:count makes its problems; set problems.source to your file"
     )
+
+
+USED = {
+    "demo-supercorrect": ["training.reference_every=5"],  # DPO compares with the start model
+    "demo-score": [
+        "training.reference_every=5",
+        "method.solve.kl_coef=0",
+        "method.refine.kl_coef=0",
+        "method.solve.kl_estimator=k1",  # its first stage has a KL coefficient that is no objective's
+    ],
+    "demo-think-tuning": ["teacher.path=tiny", "sampler.engine=vllm", "sampler.cuda_graphs=true"],  # the teacher's
+    "demo-grpo": ["problems.verifier=boxed", "problems.extraction=lenient"],  # the verifier's, not countdown's
+}
+
+
+@pytest.mark.parametrize("recipe", USED)
+def test_settings_with_an_effect_are_taken(recipe: str) -> None:
+    """Guards against rules that refuse what works; each of these was refused."""
+    assert list(settings_without_effect(load_recipe(recipe, USED[recipe]))) == []

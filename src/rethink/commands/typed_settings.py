@@ -56,6 +56,7 @@ def refuse_contradictions(given: Mapping[str, str], settings: Sequence[str]) -> 
 def refuse_without_effect(settings: Sequence[str], recipe: Recipe, unused: Sequence[str] = ()) -> None:
     """Raise UserError for a setting that only training uses, and for the `unused` keys of `evaluation`, which this command
     does not use. `recipe` is the result; its own settings are not looked at."""
+    has_local_judge = recipe.judge.path not in ("", "self") and not recipe.judge.endpoint.url
     unread = {message.split()[0]: message for message in _unread(recipe)}
     for word in settings:
         key = word.partition("=")[0].strip().lstrip("+")
@@ -72,13 +73,15 @@ def refuse_without_effect(settings: Sequence[str], recipe: Recipe, unused: Seque
         if section not in USED or key == "evaluation.every":
             raise UserError(f"{word} has no effect here: only `rethink train` uses it")
         if section == "evaluation" and name in unused:
-            raise UserError(f"{word} has no effect here: only `rethink eval` uses it")
+            raise UserError(f"{word} has no effect here: this command does not use it")
         if section == "endpoint" and not recipe.endpoint.url:
             raise UserError(f"{word} has no effect: name the server with --endpoint URL")
         if section == "sampler" and name in OF_VLLM and word.partition("=")[2].strip("\"'") != "local":
             is_of_server = recipe.endpoint.url and name in ("concurrency", "timeout_s")
             instead = f"endpoint.{name}" if is_of_server else "--endpoint URL, for a server that runs already"
             raise UserError(f"{word} has no effect here: only `rethink train` runs vLLM; write {instead}")
+        if has_local_judge and key == "sampler.max_prompt_tokens":
+            continue  # the judge's
         if recipe.endpoint.url and key.startswith(NOT_AT_ENDPOINT):
             raise UserError(f"{word} has no effect: the model runs at {recipe.endpoint.url}")
 
@@ -86,5 +89,7 @@ def refuse_without_effect(settings: Sequence[str], recipe: Recipe, unused: Seque
 def _unread(recipe: Recipe) -> Iterator[str]:
     """Yield messages about settings of problems and of the judge that nothing reads."""
     if recipe.evaluation.problems is not None:
-        yield from problem_settings_without_effect("evaluation.problems", recipe.evaluation.problems, "", "test")
+        for message in problem_settings_without_effect("evaluation.problems", recipe.evaluation.problems, "", "test"):
+            if not message.startswith("evaluation.problems.images "):  # a column of --drafts
+                yield message
     yield from role_settings_without_effect("judge", recipe.judge)

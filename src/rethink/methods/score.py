@@ -49,6 +49,7 @@ class SCoRe:
     """
 
     later_phases: ClassVar[tuple[str, ...]] = ("refine",)
+    needs_reference: ClassVar[bool] = True  # the first stage, with `first_stage_kl_coef`
 
     n_solve: int = 8
     n_first_stage: NonNegativeInt = 40

@@ -46,6 +46,7 @@ class SuperCorrect:
 
     samples: ClassVar[bool] = False
     asks_teacher: ClassVar[bool] = True
+    needs_reference: ClassVar[bool] = True
 
     stage: Literal["templates", "corrections"] = "templates"
     beta: PositiveFloat = 0.1

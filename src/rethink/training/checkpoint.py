@@ -130,7 +130,12 @@ def _finish(temporary: Path, final: Path, trainer: Trainer, counters: Counters) 
         counters = replace(counters, interim=False)
     _write_metadata(temporary, trainer, counters)
     replaced = _move_away(final)
-    temporary.rename(final)
+    try:
+        temporary.rename(final)
+    except OSError:
+        if replaced is not None:
+            replaced.rename(final)
+        raise
     _sync(final.parent)
     if replaced is not None:
         shutil.rmtree(replaced, ignore_errors=True)

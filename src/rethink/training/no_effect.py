@@ -93,11 +93,8 @@ def _sampler(sampler: Sampler, lora_rank: int) -> Iterator[str]:
     if sampler.engine == "local":
         names = ("urls", "gpu_memory", "concurrency", "timeout_s", "transfer")
         yield from _changed("sampler", sampler, Sampler(), names, 'set sampler.engine = "vllm"')
-    else:
-        why = 'only sampler.engine = "local" uses it'
-        yield from _changed("sampler", sampler, Sampler(), ("cuda_graphs",), why)
-        if not lora_rank:
-            yield from _changed("sampler", sampler, Sampler(), ("transfer",), "set lora.rank above 0")
+    elif not lora_rank:
+        yield from _changed("sampler", sampler, Sampler(), ("transfer",), "set lora.rank above 0")
     if sampler.urls:
         why = "the servers in sampler.urls are running already"
         yield from _changed("sampler", sampler, Sampler(), ("gpu_memory",), why)
@@ -131,15 +128,15 @@ def _models(recipe: Recipe) -> Iterator[str]:
 
 def role_settings_without_effect(role: str, model: AuxiliaryModel) -> Iterator[str]:
     """Yield messages about settings of a teacher or judge that nothing reads."""
-    if model.endpoint.url:
+    if model.path == "self":
+        yield from _changed(role, model, AuxiliaryModel(), (*LOADING, "endpoint"), f'{role}.path is "self"')
+    elif model.endpoint.url:
         yield from _changed(role, model, AuxiliaryModel(), LOADING, f"the model runs at {role}.endpoint.url")
-    elif not model.path:
+    elif model.path:
+        yield from _changed(role, model, AuxiliaryModel(), ("endpoint",), f"set {role}.endpoint.url")
+    else:
         why = f"set {role}.path or {role}.endpoint.url"
         yield from _changed(role, model, AuxiliaryModel(), (*LOADING, "endpoint"), why)
-    else:
-        yield from _changed(role, model, AuxiliaryModel(), ("endpoint",), f"set {role}.endpoint.url")
-        if model.path == "self":
-            yield from _changed(role, model, AuxiliaryModel(), LOADING, f'{role}.path is "self"')
 
 
 def _rewards(rewards: Sequence[Reward]) -> Iterator[str]:
@@ -189,7 +186,11 @@ def problem_settings_without_effect(section: str, source: ProblemSource, default
         ("signs" not in kinds, ("lines",), "only signs uses it"),
         ("shapes" not in kinds, ("level",), "only shapes uses it"),
         (not kinds & {"countdown", "signs", "shapes"}, ("replies",), "only countdown, signs and shapes use it"),
-        (kinds <= {"countdown", "signs"}, ("extraction",), f"{source.source} has one way to write an answer"),
+        (
+            kinds <= {"countdown", "signs"} and not source.verifier,
+            ("extraction",),
+            f"{source.source} has one way to write an answer",
+        ),
         ("gym" not in kinds, ("gym", "size", "partial_scores"), "only gym tasks use it"),
         (
             ":" not in source.verifier,
@@ -223,7 +224,7 @@ def _objectives(recipe: Recipe) -> Iterator[str]:
         default = defaults[name] if isinstance(defaults[name], Objective) else Objective()
         if objective.loss_aggregation != "constant":
             yield from _changed(section, objective, default, ("constant_length",), 'loss_aggregation is not "constant"')
-        if not objective.kl_coef:
+        if not objective.kl_coef and not needs_of(recipe.method["name"]).needs_reference:
             yield from _changed(section, objective, default, ("kl_estimator",), f"set {section}.kl_coef above 0")
         for key, surrogates in USED_BY.items():
             if objective.surrogate not in surrogates:
