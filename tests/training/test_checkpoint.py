@@ -211,6 +211,33 @@ def test_a_checkpoint_of_the_same_update_is_removed_after_its_successor_is_there
     assert names(folder) == ["000003", "000004"]
 
 
+def test_a_failed_rename_loses_no_checkpoint(folder: Path, trained: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a good checkpoint under a hidden name, which the message does not know and the next one removes."""
+    rename = Path.rename
+
+    def failing(path: Path, target: Path) -> Path:
+        if path.name.startswith(".writing"):
+            raise OSError(5, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(UserError, match=r"the last good checkpoint, .*000003, is untouched"):
+        save_interim(folder, trained, keep=1)
+    assert "000003" in names(folder)
+
+
+def test_a_run_killed_between_two_renames_has_its_checkpoint(folder: Path, trained: Trainer) -> None:
+    """Guards against a resume from an older checkpoint, or from none: the newest one had a hidden name for a moment."""
+    (folder / "000003").rename(folder / ".removing-000003-0a")
+    (folder / "000002").rename(folder / ".removing-000002-0b")
+    checkpoint.put_back(folder)
+    assert checkpoint.newest(folder, lambda _: None) == folder / "000003"
+    (folder / "000003" / "counters.json").unlink()
+    (folder / "000003").rename(folder / ".removing-000003-0a")
+    checkpoint.put_back(folder)
+    assert not (folder / "000003").exists()  # it is damaged
+
+
 def test_what_a_killed_process_left_is_tidied(folder: Path, trained: Trainer) -> None:
     """Killed while old checkpoints were removed, one more than in an undisturbed run once stayed."""
     train(trained)

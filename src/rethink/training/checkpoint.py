@@ -23,7 +23,7 @@ from rethink.models.checkpoint_files import COUNTERS, MANIFEST, find_damage, has
 from rethink.models.file_modes import allow_as_usual
 from rethink.training.trainer import Trainer
 
-__all__ = ["Counters", "find_damage", "load", "newest", "newest_first", "save", "tidy"]
+__all__ = ["Counters", "find_damage", "load", "newest", "newest_first", "put_back", "save", "tidy"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,16 @@ def tidy(current: Path, keep: int) -> None:
             n_kept += 1
         else:
             _remove(checkpoint)
+
+
+def put_back(folder: Path) -> None:
+    """Give the newest checkpoint its name again if the process was killed just before its successor of the same update had
+    it. Removed checkpoints are never the newest."""
+    for moved in folder.glob(".removing-*"):
+        original = folder / moved.name.split("-")[1]
+        is_newest = all(int(other.name) < int(original.name) for other in newest_first(folder))
+        if is_newest and find_damage(moved) is None:
+            moved.rename(original)
 
 
 def load(checkpoint: Path, trainer: Trainer) -> Counters:
@@ -172,7 +182,8 @@ def _move_away(checkpoint: Path) -> Path | None:
     if checkpoint.is_symlink():
         checkpoint.unlink()
     elif checkpoint.exists():
-        return checkpoint.rename(checkpoint.with_name(f".removing-{checkpoint.name}"))
+        target = checkpoint.with_name(f".removing-{checkpoint.name}-{os.urandom(4).hex()}")  # an older one may be left
+        return checkpoint.rename(target)
     return None
 
 

@@ -204,6 +204,7 @@ def _checkpoint_to_start_from(
     if not resume:
         check_can_begin(folder)
         return None
+    checkpoint.put_back(folder.checkpoints)
     found = checkpoint_to_resume(folder, recipe, warn)
     problem_hash.check_unchanged(folder, problems)
     return found
