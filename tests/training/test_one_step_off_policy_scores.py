@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +18,7 @@ from rethink.policies.fake import FakePolicy
 from rethink.training.loop import train
 from rethink.training.one_step_off_policy import ReplayedPolicy
 from rethink.training.run import open_run
-from rethink.types import Problem
+from rethink.types import Group, Problem, Prompt, Sampling
 from support.local_sampling import prompt
 from support.runs import OFF_POLICY, Make, assert_same, finished, first_lags, make, problems
 
@@ -44,6 +47,71 @@ def test_replayed_policy_repeats_its_scores() -> None:
     again.sample([prompt("1", 3)], 2)
     assert again.score(group) == scores
     again.finish_replay()
+
+
+class Backwards(FakePolicy):
+    """Finishes the last prompt first."""
+
+    def groups(
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+    ) -> Iterator[tuple[int, Group]]:
+        yield from sorted(super().groups(prompts, n, sampling), key=itemgetter(0), reverse=True)
+
+
+def stored(replayed: ReplayedPolicy) -> dict[str, Any]:
+    """Return the recording as a checkpoint has it."""
+    replayed.finish_replay()
+    found: dict[str, Any] = json.loads(json.dumps(replayed.recording))
+    return found
+
+
+ASKED = [prompt("1", 3), prompt("2", 4), prompt("3", 5)]
+
+
+def test_groups_are_replayed_in_the_order_of_their_arrival() -> None:
+    """Guards against a checkpoint that cannot be resumed: a teacher who is asked about each group as soon as it is there
+    would be asked in another order."""
+    policy, teacher = Backwards(lambda p, i, v: f"{p.seed}"), FakePolicy(lambda p, i, v: f"{v} teacher {p.seed}")
+
+    def ask(replayed: ReplayedPolicy) -> list[tuple[int, str, str]]:
+        found: list[tuple[int, str, str]] = []
+        for i, (reply,) in replayed.groups(ASKED, 1):
+            ((said,),) = replayed.beside("teacher", teacher).sample([ASKED[i]], 1)
+            found.append((i, reply.text, said.text))
+        return found
+
+    first = ReplayedPolicy(policy)
+    found = ask(first)
+    assert found == [(2, "5", "0 teacher 5"), (1, "4", "0 teacher 4"), (0, "3", "0 teacher 3")]
+    teacher.publish(1)
+    again = ReplayedPolicy(policy, stored(first))
+    assert ask(again) == found
+    again.finish_replay()
+
+
+def test_groups_that_were_not_waited_for_are_not_replayed() -> None:
+    """Guards against a checkpoint that cannot be resumed after a method has taken only the first groups, and against groups
+    that were never sampled. Those that it takes after its first update are sampled then."""
+    policy = Backwards(lambda p, i, v: f"{v} {p.seed}")
+    first = ReplayedPolicy(policy)
+    for _ in first.groups(ASKED, 1):
+        break
+    scores = first.score(first.sample(ASKED[:1], 1)[0])
+    recording = stored(first)
+    policy.publish(1)
+    again = ReplayedPolicy(policy, recording)
+    for i, (reply,) in again.groups(ASKED, 1):
+        assert (i, reply.text) == (2, "0 5")
+        break
+    assert again.score(again.sample(ASKED[:1], 1)[0]) == scores
+    again.finish_replay()
+    with pytest.raises(UserError, match="the checkpoint holds samples of the next batch, but for other prompts"):
+        list(ReplayedPolicy(policy, recording).groups(ASKED, 1))
+    late = ReplayedPolicy(policy, {**recording, "calls": recording["calls"][:1]})
+    groups = late.groups(ASKED, 1)
+    texts = [next(groups)[1][0].text]
+    late.finish_replay()
+    assert texts + [f"{i} {reply.text}" for i, (reply,) in groups] == ["0 5", "1 1 4", "0 1 3"]
 
 
 @dataclass(frozen=True)

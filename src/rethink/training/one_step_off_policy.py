@@ -209,15 +209,22 @@ class ReplayedPolicy(PolicyWrapper):
         if self.replay.is_finished:
             yield from self.policy.groups(prompts, n, sampling)
         elif self.replay.remaining is not None:
-            for i, group in enumerate(self.replay.next("groups", asked)):
-                yield i, _restored(group, prompts[i])
+            replayed = self.replay.next("groups", asked)
+            for i, replies in replayed:
+                yield i, tuple(reply_from_data(reply, prompts[i]) for reply in replies)
+            rest = sorted(set(range(len(prompts))) - {i for i, _ in replayed})
+            if rest and not self.replay.is_finished:  # the method stopped here when it was recorded
+                raise UserError(OTHER_PROMPTS)
+            if rest:
+                for k, group in self.policy.groups([prompts[i] for i in rest], n, sampling):
+                    yield rest[k], group
         else:
-            found: list[Any] = [None] * len(prompts)
+            found: list[list[Any]] = []
             self.recording["calls"].append({"asked": asked, "groups": found})  # in the order in which calls begin
             for i, group in self.policy.groups(prompts, n, sampling):
                 if self.replay.stop.is_set():
                     raise threads.Stopped
-                found[i] = [reply_to_data(sample) for sample in group]
+                found.append([i, [reply_to_data(sample) for sample in group]])
                 yield i, group
 
     def extend(
@@ -269,7 +276,3 @@ OTHER_PROMPTS = (
     "the checkpoint holds samples of the next batch, but for other prompts; restore the data and the package version that "
     "this run started with, or start a new run"
 )
-
-
-def _restored(replies: Sequence[dict[str, Any]], prompt: Prompt) -> Group:
-    return tuple(reply_from_data(reply, prompt) for reply in replies)
