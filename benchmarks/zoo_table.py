@@ -41,7 +41,7 @@ HEADINGS = {
     "fresh damage": "a fresh answer damages",
     "fresh second try": "a fresh second try",
     "reflect": "a check, then a second try",
-    "self-refine": "checked and mended",
+    "self-refine": "checked and corrected",
     "merge:3": "merged from 3",
     "vote:3": "vote of 3",
     "vote:4": "vote of 4",

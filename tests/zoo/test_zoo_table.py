@@ -108,7 +108,7 @@ def test_the_main_table_row_by_row() -> None:
     assert pag[3].startswith("63.5 [")  # 164 and 90 of 200
     assert pag[5].startswith("-17.5 [")  # 174 - 170 and 100 - 174 of 200
     assert pag[6].startswith("+42.5 [")  # after 160 updates minus GRPO's after 80: 174 - 90 and 180 - 94
-    assert pag[-1] == "60.0 (checked and mended)"
+    assert pag[-1] == "60.0 (checked and corrected)"
 
 
 def test_differences_are_paired_by_seed_and_corrected() -> None:
