@@ -20,38 +20,42 @@ from rethink.models.forward.token_log_probs import token_log_probs
 from rethink.models.forward.weights import Head
 from rethink.settings import Training
 
-SHAPES = {"A": (3000, 113, 128), "B": (1300, 113, 384), "SmolLM2-135M": (868, 49152, 576)}
-"""Trained tokens of a micro-batch on a CPU, vocabulary, hidden size; A and B are those of `workloads.py`."""
+SHAPES = {
+    "A": (3000, 113, 128, Training.chunk_tokens),
+    "A, 4 chunks": (3000, 113, 128, 750),
+    "B": (1300, 113, 384, Training.chunk_tokens),
+    "SmolLM2-135M": (868, 49152, 576, Training.chunk_tokens),
+}
+"""Trained tokens of a micro-batch on a CPU, vocabulary, hidden size, tokens of a chunk; A, B as of `workloads.py`.
+With the default, all tokens are in one chunk, the best case: the backward pass computes no logits."""
 
-CHUNK = Training.chunk_tokens
-
-Way = Callable[[Tensor, Tensor, Tensor], Tensor]
+Way = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
-def ours(hidden_T_H: Tensor, weight_V_H: Tensor, ids_T: Tensor) -> Tensor:
+def ours(hidden_T_H: Tensor, weight_V_H: Tensor, ids_T: Tensor, chunk: int) -> Tensor:
     """Return log-probs [T] of the ids."""
-    return token_log_probs(hidden_T_H, Head(weight_V_H, None), ids_T, torch.ones(len(ids_T)), CHUNK)
+    return token_log_probs(hidden_T_H, Head(weight_V_H, None), ids_T, torch.ones(len(ids_T)), chunk)
 
 
-def kept(hidden_T_H: Tensor, weight_V_H: Tensor, ids_T: Tensor) -> Tensor:
-    """Return the same from logits that autograd keeps."""
+def kept(hidden_T_H: Tensor, weight_V_H: Tensor, ids_T: Tensor, chunk: int) -> Tensor:
+    """Return the same from the logits of all tokens, which autograd keeps."""
     return (hidden_T_H @ weight_V_H.T).log_softmax(-1).gather(-1, ids_T[:, None])[:, 0]
 
 
-def recomputed(hidden_T_H: Tensor, weight_V_H: Tensor, ids_T: Tensor) -> Tensor:
+def recomputed(hidden_T_H: Tensor, weight_V_H: Tensor, ids_T: Tensor, chunk: int) -> Tensor:
     """Return the same from logits that the backward pass computes again."""
     found = []
-    for hidden, ids in zip(hidden_T_H.split(CHUNK), ids_T.split(CHUNK), strict=True):
-        found.append(checkpoint(kept, hidden, weight_V_H, ids, use_reentrant=False, preserve_rng_state=False))
+    for hidden, ids in zip(hidden_T_H.split(chunk), ids_T.split(chunk), strict=True):
+        found.append(checkpoint(kept, hidden, weight_V_H, ids, chunk, use_reentrant=False, preserve_rng_state=False))
     return torch.cat(found)
 
 
 WAYS: dict[str, Way] = {"ours": ours, "recomputed": recomputed, "kept": kept}
 
 
-def measure(ways: dict[str, Way], shape: tuple[int, int, int], trained: bool, rounds: int) -> dict[str, float]:
+def measure(ways: dict[str, Way], shape: tuple[int, int, int, int], trained: bool, rounds: int) -> dict[str, float]:
     """Return the median seconds of each way, forward and backward; the first round warms up."""
-    n, n_words, width = shape
+    n, n_words, width, chunk = shape
     hidden_T_H = torch.randn(n, width, requires_grad=True)
     weight_V_H = torch.randn(n_words, width).mul_(width**-0.5).requires_grad_(trained)
     ids_T, factors_T = torch.randint(n_words, (n,)), torch.randn(n)
@@ -60,7 +64,7 @@ def measure(ways: dict[str, Way], shape: tuple[int, int, int], trained: bool, ro
     for _ in range(rounds + 1):
         for name, way in ways.items():
             start = time.process_time()
-            torch.autograd.grad((way(hidden_T_H, weight_V_H, ids_T) * factors_T).sum(), leaves)
+            torch.autograd.grad((way(hidden_T_H, weight_V_H, ids_T, chunk) * factors_T).sum(), leaves)
             seconds[name].append(time.process_time() - start)
     return {name: statistics.median(found[1:]) for name, found in seconds.items()}
 
