@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rethink.models.forward.token_log_probs import token_log_probs
 from rethink.models.forward.weights import Head
@@ -119,6 +122,36 @@ def test_a_frozen_head_gives_the_same_gradient_of_hidden_states(
     (out * inputs.factors).sum().backward()
     assert inputs.hidden.grad is not None
     torch.testing.assert_close(inputs.hidden.grad, hidden, rtol=1e-6, atol=1e-6)
+
+
+class Names(TorchDispatchMode):
+    """Records the names of all operations, also of the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.found.add(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_frozen_bias_costs_no_pass_over_the_logits(trained: bool) -> None:
+    """Guards against sums of slopes that nobody asked for, and against a bias that is no longer added as it is frozen."""
+    inputs = Inputs()
+    _, grads = inputs.run(7)
+    assert inputs.bias is not None
+    inputs.bias.requires_grad_(False)
+    inputs.weight.requires_grad_(trained)
+    with Names() as names:
+        (inputs.run_values(7) * inputs.factors).sum().backward()
+    assert "addmv_.default" not in names.found
+    assert "addmm_.default" in names.found or not trained, "names are recorded"
+    for leaf, want in zip(inputs.leaves, grads, strict=True):
+        if leaf.requires_grad:
+            assert leaf.grad is not None
+            torch.testing.assert_close(leaf.grad, want, rtol=1e-6, atol=1e-6)
 
 
 def test_no_tensor_and_nothing_saved_has_the_size_of_the_logits() -> None:

@@ -64,7 +64,7 @@ class ChunkedHead(torch.autograd.Function):
         layer = _Layer(hidden_T_H, Head(weight_V_H, bias_V, softcap, dtype), temperature_T, read)
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         is_early = needs_hidden and not (needs_weight or needs_bias) and n_slopes == 1
-        gradients = HeadGradients(layer, needs_weight=False) if is_early else None
+        gradients = HeadGradients(layer, needs_weight=False, needs_bias=False) if is_early else None
         parts = _chunks(len(hidden_T_H), chunk)
         found: list[tuple[Tensor, ...]] = []
         last: _Chunk | None = None
@@ -92,7 +92,7 @@ class ChunkedHead(torch.autograd.Function):
             return (slope_T_H * grads[0][:, None]).to(ctx.of_hidden), *[None] * 8
         hidden_T_H, weight_V_H, bias_V, temperature_T = ctx.saved_tensors
         layer = _Layer(hidden_T_H, Head(weight_V_H, bias_V, *ctx.of_head), temperature_T, ctx.read)
-        gradients = HeadGradients(layer, ctx.needs_input_grad[1])
+        gradients = HeadGradients(layer, *ctx.needs_input_grad[1:3])
         last, ctx.last = ctx.last, None
         for part in reversed(ctx.parts):
             if last is None:
@@ -140,14 +140,16 @@ class HeadGradients:
     """Gradients of hidden states [T, H], and of an output layer's weight [V, H] and bias [V], from those of its logits.
 
     They are added up in float32, chunk by chunk. A frozen weight (`needs_weight` False) has none: it would be as large as
-    the layer."""
+    the layer. Nor has a frozen bias, which would take a pass over each table."""
 
-    def __init__(self, layer: _Layer, needs_weight: bool) -> None:
+    def __init__(self, layer: _Layer, needs_weight: bool, needs_bias: bool) -> None:
         self._layer, self._needs_weight = layer, needs_weight
         bias = layer.head.bias
         self.hidden_T_H = torch.empty_like(layer.hidden_T_H, dtype=torch.float32)
         self.weight_V_H: Tensor | None = None
-        self.bias_V = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
+        self.bias_V: Tensor | None = None
+        if needs_bias and bias is not None:
+            self.bias_V = torch.zeros_like(bias, dtype=torch.float32)
 
     def add(self, chunk: _Chunk, grads: Sequence[Tensor]) -> None:
         """Add the gradients of a chunk, from those of its values."""
