@@ -35,15 +35,28 @@ def files(folder: RunFolder) -> list[str]:
     return sorted(p.name for p in folder.path.iterdir())
 
 
-def test_a_disk_that_turns_out_to_be_full_is_one_message(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (errno.EDQUOT, r"cannot write .*metrics.jsonl to disk, nor a checkpoint: .*; once there is space, resume"),
+        (errno.ENOSPC, r"cannot write .*metrics.jsonl to disk, nor a checkpoint: .*; once there is space, resume"),
+        (
+            errno.EIO,
+            r"cannot flush and read .*metrics.jsonl, so no checkpoint is written: .*; once that is mended, resume",
+        ),
+    ],
+)
+def test_a_log_that_cannot_be_flushed_is_one_message(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, code: int, message: str
+) -> None:
     """Network file systems and quotas fail only when a file is flushed: that was a traceback on rank 0, and the other ranks
-    waited for it."""
+    waited for it. Guards against advice to free space for a disk with another fault."""
 
     def fail(descriptor: int) -> None:
-        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(UserError, match=r"cannot write .*metrics.jsonl to disk, nor a checkpoint: Disk quota exceeded"):
+    with pytest.raises(UserError, match=message):
         logs.measure(run)
 
 

@@ -4,6 +4,7 @@ resumed run logs them again; damage is found, because each checkpoint holds the 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -31,9 +32,11 @@ def measure(folder: RunFolder) -> dict[str, tuple[int, str]]:
                 digest = hashlib.file_digest(data, "sha256").hexdigest()
                 found[file.name] = (data.tell(), digest)
         except OSError as err:
-            raise UserError(
-                f"cannot write {file} to disk, nor a checkpoint: {err.strerror}; once there is space, resume with --resume"
-            ) from err
+            if err.errno in (errno.ENOSPC, errno.EDQUOT):
+                what, when = f"cannot write {file} to disk, nor a checkpoint", "once there is space"
+            else:
+                what, when = f"cannot flush and read {file}, so no checkpoint is written", "once that is mended"
+            raise UserError(f"{what}: {err.strerror}; {when}, resume with --resume") from err
     return found
 
 
