@@ -282,7 +282,7 @@ class FullModel:
 
     @cached_property
     def sampler_bytes(self) -> float:
-        """Bytes of the unsharded weights that each of several GPUs samples from, without a vision tower, which it has."""
+        """Bytes of the unsharded weights that a GPU samples from; the vision tower is shared with the trainer."""
         module = _unsharded_copy(self._config, self._settings).module
         return n_bytes(module.parameters()) - n_bytes(tower_parameters(module))
 

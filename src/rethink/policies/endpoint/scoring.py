@@ -35,7 +35,8 @@ async def completion_log_probs(
     Raise UserError if the server returns no log-probs, or log-probs of other ids."""
     if not sample.ids:
         return ()
-    if has_images(sample.prompt_ids) if prompt is None else prompt.images:
+    prompt_has_images = has_images(sample.prompt_ids) if prompt is None else bool(prompt.images)
+    if prompt_has_images:
         raise UserError(
             f"{REFUSED}their prompts have images, and ids of prompts are only tokens; use a model on this machine"
         )
