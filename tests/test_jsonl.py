@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,22 @@ def test_two_processes_may_write_one_file_at_once(tmp_path: Path, monkeypatch: p
     write_lines(file, lines())
     assert file.read_text() == "first\nlast\n"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    """Guards against copies that add up as runs are killed, and against the removal of other files: of a process that is
+    still writing, here or on another machine, and of a person."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left, fresh, others = f"f[1].{ended.pid}.tmp", f"f[1].0{ended.pid}.tmp", f"g.{ended.pid}.tmp"
+    kept = [fresh, others, f"f[1].{os.getppid()}.tmp", "f[1].notes.tmp", "f[1].tmp"]
+    for name in (left, *kept):
+        (tmp_path / name).write_text("")
+        if name != fresh:
+            os.utime(tmp_path / name, (0, 0))
+    write_lines(tmp_path / "f[1]", ["a"])
+    assert {file.name for file in tmp_path.iterdir()} == {"f[1]", *kept}
+    assert (tmp_path / "f[1]").read_text() == "a\n"
 
 
 def test_write_lines_refuses_other_kinds_at_once(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +18,10 @@ Record = dict[str, Any]
 
 SCHEMA = 1
 """The version of the records of runs and evaluations (`schema`). It grows when a field changes its meaning."""
+
+
+OLD_S = 600.0
+"""Seconds after which a temporary file of no running process is not in use."""
 
 
 def make_folder(path: Path) -> None:
@@ -43,6 +49,7 @@ def write_bytes(file: Path, parts: Iterable[bytes]) -> None:
     target = file.resolve()  # a symbolic link stays one
     temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")  # a run and a command may write its page at once
     try:
+        _remove_left(target)
         with temporary.open("wb") as out:
             out.writelines(parts)
         temporary.replace(target)
@@ -51,6 +58,26 @@ def write_bytes(file: Path, parts: Iterable[bytes]) -> None:
     finally:
         with suppress(OSError):  # on a read-only disk even a missing file cannot be removed
             temporary.unlink(missing_ok=True)
+
+
+def _remove_left(target: Path) -> None:
+    """Remove the temporary files of a file that killed processes left. Those of the last minutes stay: they may belong to
+    a process on another machine that shares the folder."""
+    for left in target.parent.glob(f"{glob.escape(target.name)}.*.tmp"):
+        number = left.name.removeprefix(f"{target.name}.").removesuffix(".tmp")
+        with suppress(OSError):  # another process was first
+            if number.isdecimal() and time.time() - left.stat().st_mtime > OLD_S and not _is_running(int(number)):
+                left.unlink()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
 
 
 def check_writable(file: Path) -> None:
