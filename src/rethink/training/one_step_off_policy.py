@@ -210,14 +210,15 @@ class ReplayedPolicy(PolicyWrapper):
             yield from self.policy.groups(prompts, n, sampling)
         elif self.replay.remaining is not None:
             replayed = self.replay.next("groups", asked)
+            rest = dict(enumerate(prompts))
             for i, replies in replayed:
-                yield i, tuple(reply_from_data(reply, prompts[i]) for reply in replies)
-            rest = sorted(set(range(len(prompts))) - {i for i, _ in replayed})
+                yield i, _restored(replies, rest.pop(i))
             if rest and not self.replay.is_finished:  # the method stopped here when it was recorded
                 raise UserError(OTHER_PROMPTS)
             if rest:
-                for k, group in self.policy.groups([prompts[i] for i in rest], n, sampling):
-                    yield rest[k], group
+                places = list(rest)
+                for k, group in self.policy.groups(list(rest.values()), n, sampling):
+                    yield places[k], group
         else:
             found: list[list[Any]] = []
             self.recording["calls"].append({"asked": asked, "groups": found})  # in the order in which calls begin
@@ -276,3 +277,7 @@ OTHER_PROMPTS = (
     "the checkpoint holds samples of the next batch, but for other prompts; restore the data and the package version that "
     "this run started with, or start a new run"
 )
+
+
+def _restored(replies: Sequence[dict[str, Any]], prompt: Prompt) -> Group:
+    return tuple(reply_from_data(reply, prompt) for reply in replies)
