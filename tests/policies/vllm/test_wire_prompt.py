@@ -70,8 +70,15 @@ def test_an_answer_to_other_ids_is_refused(chat: Chat) -> None:
     found = read_generated("a", prompt, sampling, {1}, 200, (answer % prompt.computed).encode())
     assert isinstance(found, Generation)
     assert found.ids == [5, 1]
-    for wrong in (prompt.computed[1:], prompt.body["token_ids"], "null"):
-        with pytest.raises(UserError, match=r"vLLM makes \d+ ids of a prompt with images, not the \d+ of the trainer"):
+    n, first, start = len(prompt.computed), prompt.computed[0], prompt.computed[:2]
+    messages = {
+        str(prompt.computed[:-1]): f"vLLM makes {n - 1} ids of a prompt with images, and the trainer {n}[.] Its images",
+        str([*start, -7, *prompt.computed[3:]]): f"trainer {n}; .* is -7, not {prompt.computed[2]}, at position 2[.]",
+        str([-7, *prompt.computed]): f"{n + 1} ids .* trainer {n}; .* is -7, not {first}, at position 0[.]",
+        "null": "the server returns no prompt ids for a prompt with images",
+    }
+    for wrong, message in messages.items():
+        with pytest.raises(UserError, match=message):
             read_generated("a", prompt, sampling, {1}, 200, (answer % wrong).encode())
 
 
@@ -119,5 +126,15 @@ def test_a_tokenizer_that_joins_an_image_with_words_is_an_error(chat: Chat) -> N
     """Guards against a place that is put among the ids of words."""
     ids = list(chat.encode(ASKED))
     first = next(k for k, i in enumerate(ids) if i >= FIRST_ID)
-    with pytest.raises(UserError, match="joins the text of the image"):
+    with pytest.raises(UserError, match=r"joins the text of the image .* or sampler\.engine=local"):
         wire_prompt([*ids[: first + 1], 60, *ids[first + 1 :]], chat)
+
+
+def test_a_reply_with_an_image_token_is_refused(chat: Chat) -> None:
+    """Guards against a token that the model has sampled, and that vLLM would take for the place of one more image."""
+    assert chat.image_text is not None
+    ids = chat.encode(ASKED)
+    for token in (chat.image_text.place, chat.image_text.token):
+        own = chat.image_text.tokenizer.convert_tokens_to_ids(token)
+        with pytest.raises(UserError, match=r"the reply contains the model's image token .* sampler\.engine=local"):
+            wire_prompt((*ids, 70, own, 71), chat)

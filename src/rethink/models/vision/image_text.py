@@ -76,9 +76,11 @@ class ImageText:
         return [next(rest) if i == self.token_id else i for i in ids]
 
     def without_expansion(self, ids: Sequence[int]) -> tuple[list[int], list[Image]]:
-        """Return a prompt's ids with the token `place` for each image, as a processor takes them, and the images in order.
+        """Return the ids of a prompt, or of one with a reply, with the token `place` for each image, as a processor takes
+        them, and the images in order.
 
-        Raise UserError if the tokenizer joins an image's text with words beside it."""
+        Raise UserError if the tokenizer joins an image's text with words beside it, or if the model has sampled an image
+        token, which a processor would take for one more image."""
         place_id = self.tokenizer.convert_tokens_to_ids(self.place)
         found: list[int] = []
         images: list[Image] = []
@@ -93,10 +95,18 @@ class ImageText:
             n_before = text_ids.index(self.token_id)
             whole = self.with_ids(text_ids, [image])
             if list(ids[at - n_before : at - n_before + len(whole)]) != whole:
-                raise UserError(f"the tokenizer joins the text of the image {image.name} with words beside it")
+                raise UserError(
+                    f"the tokenizer joins the text of the image {image.name} with words beside it, so vLLM cannot read the "
+                    "prompt; use the model's own tokenizer and template (model.template), or sampler.engine=local"
+                )
             found[len(found) - n_before :] = [place_id]
             images.append(image)
             at += len(whole) - n_before
+        if found.count(place_id) > len(images) or (self.token_id != place_id and self.token_id in found):
+            raise UserError(
+                f"the reply contains the model's image token ({self.place}), which the model has sampled; vLLM would take "
+                "it for one more image, so the reply cannot be sent to it: set sampler.engine=local"
+            )
         return found, images
 
     @property

@@ -14,6 +14,11 @@ from rethink.errors import UserError
 from rethink.images import FIRST_ID, has_images
 from rethink.models.chat import Chat
 
+HOW_TO_READ_IMAGES = (
+    "start it with the folder model.path, without --tokens-only, with the same versions of transformers and torchvision, "
+    "and with --mm-processor-kwargs if model.image_pixels is set (docs/vllm.md), or sample with sampler.engine=local"
+)
+
 
 @dataclass(frozen=True)
 class WirePrompt:
@@ -25,14 +30,19 @@ class WirePrompt:
     def require(self, answer: dict[str, Any]) -> None:
         """Raise UserError if an answer is to a prompt of other ids. vLLM returns them for prompts with images."""
         found = answer.get("prompt_token_ids")
-        if "content_parts" in self.body and found != self.computed:
-            n = len(found) if isinstance(found, list) else 0
+        if "content_parts" not in self.body or found == self.computed:
+            return
+        if not isinstance(found, list):
             raise UserError(
-                f"vLLM makes {n} ids of a prompt with images, not the {len(self.computed)} of the trainer: its images have "
-                "other sizes or another processor. Start it with the folder model.path, the same versions of transformers "
-                "and torchvision, and --mm-processor-kwargs if model.image_pixels is set (docs/vllm.md), or sample with "
-                "sampler.engine=local"
+                "the server returns no prompt ids for a prompt with images, so nothing shows that it has read them as the "
+                f"trainer does; {HOW_TO_READ_IMAGES}"
             )
+        at = next((k for k, (a, b) in enumerate(zip(found, self.computed, strict=False)) if a != b), None)
+        gap = "" if at is None else f"; the first other one is {found[at]}, not {self.computed[at]}, at position {at}"
+        raise UserError(
+            f"vLLM makes {len(found)} ids of a prompt with images, and the trainer {len(self.computed)}{gap}. Its images "
+            f"have other sizes or another processor; {HOW_TO_READ_IMAGES}"
+        )
 
 
 def wire_prompt(ids: Sequence[int], chat: Chat) -> WirePrompt:
