@@ -218,6 +218,25 @@ def test_a_kernel_that_is_wrong_is_not_used(
         assert varlen.works.__wrapped__(*shape)
 
 
+@pytest.mark.parametrize("error", varlen.DEVICE_ERRORS)
+def test_a_failure_that_passes_does_not_switch_the_kernel_off(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against masks for the rest of a process because memory was short, once, at the first call."""
+
+    def short(*given: Any, **named: Any) -> Tensor:
+        raise error("CUDA out of memory")
+
+    varlen.works.cache_clear()
+    shape = (CPU, torch.float32, 4, 4, 8, False)
+    monkeypatch.setattr(varlen, "kernel", lambda: short)
+    with pytest.raises(error):
+        varlen.works(*shape)
+    monkeypatch.setattr(varlen, "kernel", lambda: looped)
+    assert varlen.works(*shape)
+
+
+@pytest.mark.skipif(torch.__version__ < (2, 12), reason="older versions may lack the function, or its scale and window")
 def test_this_torch_has_the_function() -> None:
     """Guards against a function that was moved, or whose arguments have other names."""
     assert callable(varlen.kernel())

@@ -24,6 +24,11 @@ Rows = Sequence[tuple[Sequence[tuple[int, int]], int]]
 MAX_GAP = 0.02
 """How far results may be from the loop's, as a share of their norm; bfloat16 rounds by 0.004."""
 
+DEVICE_ERRORS: tuple[type[Exception], ...] = (torch.OutOfMemoryError,)
+"""RuntimeErrors that may pass."""
+if hasattr(torch, "AcceleratorError"):
+    DEVICE_ERRORS += (torch.AcceleratorError,)
+
 
 class Lengths(NamedTuple):
     """Rows as the kernel wants them: the indices of all keys [S], row by row, and where each row ends [N + 1]."""
@@ -94,15 +99,21 @@ def kernel() -> Callable[..., Tensor]:
 
 @cache
 def works(device: torch.device, dtype: torch.dtype, n_heads: int, n_keys: int, width: int, has_window: bool) -> bool:
-    """Return whether the kernel gives the loop's results and gradients for heads of this shape; if not, warn."""
+    """Return whether the kernel gives the loop's results and gradients for heads of this shape; if not, warn.
+
+    A device that is out of memory, or that fails, says nothing about the kernel: that error is raised, and not cached."""
     try:
         gap = _gap_to_loop(device, dtype, n_heads, n_keys, width, 17 if has_window else None)
         reason = "" if gap < MAX_GAP else f"its results differ from a loop's by {gap:.3f} of their norm"
+    except DEVICE_ERRORS:
+        raise
     except (RuntimeError, TypeError, ValueError) as err:
         reason = str(err).splitlines()[0]
     if reason:
         warnings.warn(
-            f"attention uses masks, which is slower; torch's varlen_attn cannot be used: {reason}", stacklevel=2
+            "attention uses masks, which is slower and, where all scores are stored, needs more memory; torch's "
+            f"varlen_attn cannot be used: {reason}",
+            stacklevel=2,
         )
     return not reason
 
