@@ -157,6 +157,8 @@ def test_an_output_layer_and_its_gradients(dtype: torch.dtype, softcap: float | 
 def test_attention_without_masks(n_keys: int, window: int | None) -> None:
     """Guards against a kernel for rows of several lengths with another alignment, window or order of heads, and one that is
     not used on a GPU that has it."""
+    if DEVICE.type != "cuda" or torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("the kernel needs a GPU of compute capability 8.0; without it, masks would be compared with masks")
     prompt = Span(0, 300)
     replies = [PackedRow((prompt, Span(300 + 200 * i, 200 - 60 * i)), 200 - 60 * i) for i in range(2)]
     n, random = 640, torch.Generator().manual_seed(2)
@@ -164,8 +166,7 @@ def test_attention_without_masks(n_keys: int, window: int | None) -> None:
     for n_heads in (8, n_keys, n_keys):
         leaf = torch.randn(n, n_heads, 64, generator=random).to(DEVICE, torch.bfloat16)
         leaves.append(leaf.requires_grad_())
-    if DEVICE.type == "cuda" and torch.cuda.get_device_capability() >= (8, 0):
-        assert varlen.fits(leaves[0], leaves[1], window)
+    assert varlen.fits(leaves[0], leaves[1], window)
     attend = PackedAttention([[PackedRow((prompt,), 300)], replies], DEVICE)
     results: list[list[Tensor]] = []
     for uses_kernel in (True, False):

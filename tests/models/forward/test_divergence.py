@@ -12,6 +12,7 @@ from torch import Tensor
 from rethink.models.forward.divergence import divergence, token_divergences
 from rethink.models.forward.weights import Head
 from rethink.objectives import Divergence
+from support.kept_tables import kept_tables
 from support.largest_tensor import LargestTensor
 from support.products import count_operations
 
@@ -214,7 +215,9 @@ def test_no_tensor_and_nothing_saved_has_the_size_of_the_logits(how: Divergence)
             found, _ = token_divergences(
                 hidden, Head(weight, None), teacher, Head(weight, None), ids, torch.ones(101), how, chunk=7
             )
+        assert kept_tables(found, 97) == [3 * 97] * 2, "student's and teacher's, of the last chunk of three tokens"
         found.sum().backward()
+    assert kept_tables(found, 97) == []
     assert largest.n == 7 * 97
     assert sorted(saved) == sorted([101 * 3, 97 * 3, 101]), "states and head, and temperatures"
 

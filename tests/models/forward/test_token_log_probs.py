@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rethink.models.forward.token_log_probs import token_log_probs
 from rethink.models.forward.weights import Head
+from support.kept_tables import kept_tables
 from support.largest_tensor import LargestTensor
 from support.products import count_operations
 
@@ -165,7 +166,10 @@ def test_no_tensor_and_nothing_saved_has_the_size_of_the_logits() -> None:
     hidden, weight = (torch.ones(n, 3, requires_grad=True) for n in (101, 97))
     ids = torch.arange(101) % 97
     with LargestTensor() as largest, torch.autograd.graph.saved_tensors_hooks(record, lambda x: x):
-        token_log_probs(hidden, Head(weight, None), ids, torch.ones(101), chunk=7).sum().backward()
+        out = token_log_probs(hidden, Head(weight, None), ids, torch.ones(101), chunk=7)
+        assert kept_tables(out, 97) == [3 * 97], "of the last chunk, of three tokens"
+        out.sum().backward()
+    assert kept_tables(out, 97) == []
     assert largest.n == 7 * 97
     assert sorted(saved) == sorted([101 * 3, 97 * 3, 101]), "hidden states, head and temperatures"
 
