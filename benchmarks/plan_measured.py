@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from rethink.models import lora
 from rethink.models.forward.fused import FusedWeights, is_llama_like
 from rethink.models.language_model import LanguageModel
-from rethink.objectives import PolicyGradient, Update
+from rethink.objectives import Distill, PolicyGradient, Update
 from rethink.plan.memory import OPTIMIZER, FullModel, MemorySettings, Peak, sampling_window, training_window
 from rethink.plan.meta_model import read_config
 from rethink.plan.token_counts import SampleRequest
@@ -74,7 +74,20 @@ def update_of(some: Sequence[Sample], version: int = 0) -> Update:
     return Update("test", (PolicyGradient(now, tuple(1.0 if i % 2 else -1.0 for i in range(len(now)))),))
 
 
-def training_peak(kind: str, sizes: dict[str, Any], settings: Training, some: Sequence[Sample], rank: int = 0) -> int:
+def distillation_of(some: Sequence[Sample], version: int = 0) -> Update:
+    """Return an update that distills every sample from the policy after a prompt that is six tokens longer."""
+    now = tuple(replace(s, version=version) for s in some)
+    return Update("test", (Distill(now, tuple(replace(s, prompt_ids=s.prompt_ids + (7,) * 6) for s in now)),))
+
+
+def training_peak(
+    kind: str,
+    sizes: dict[str, Any],
+    settings: Training,
+    some: Sequence[Sample],
+    rank: int = 0,
+    update: Callable[[Sequence[Sample], int], Update] = update_of,
+) -> int:
     """Return the peak of two updates, with model and optimizer, with one worker. `rank` above 0 is an adapter's."""
 
     def work() -> None:
@@ -82,7 +95,7 @@ def training_peak(kind: str, sizes: dict[str, Any], settings: Training, some: Se
         adapted = lora.add_adapter(model, Lora(rank), 0) if rank else model
         trainer = Trainer(adapted, settings, 2, _no_initial)
         for version in range(2):
-            trainer.apply(update_of(some, version))
+            trainer.apply(update(some, version))
 
     return peak_with_one_worker(work)
 
@@ -108,7 +121,12 @@ def planned_peak(config: Any, memory: MemorySettings, work: Update | SampleReque
 
 
 def planned_training(
-    kind: str, sizes: dict[str, Any], settings: Training, some: Sequence[Sample], rank: int = 0
+    kind: str,
+    sizes: dict[str, Any],
+    settings: Training,
+    some: Sequence[Sample],
+    rank: int = 0,
+    update: Callable[[Sequence[Sample], int], Update] = update_of,
 ) -> Peak:
     """Return what the plan states for the same work."""
     memory = MemorySettings(
@@ -118,7 +136,7 @@ def planned_training(
         rank=rank,
         trainer="bfloat16" if settings.autocast == "bfloat16" else "float32",
     )
-    update = replace(update_of(some), on_policy=False)
+    planned = replace(update(some, 0), on_policy=False)
     fused = FusedWeights.__init__
 
     def on_a_cpu(self: FusedWeights, *args: Any, **kwargs: Any) -> None:
@@ -128,7 +146,7 @@ def planned_training(
     with patch.object(
         FusedWeights, "__init__", on_a_cpu
     ):  # a plan is for GPUs, where attention has the products' dtype
-        return planned_peak(AutoConfig.for_model(kind, **sizes), memory, update)
+        return planned_peak(AutoConfig.for_model(kind, **sizes), memory, planned)
 
 
 def _no_initial() -> LanguageModel:

@@ -13,6 +13,7 @@ from transformers import AutoConfig
 
 from plan_measured import (
     build,
+    distillation_of,
     planned_peak,
     planned_sampling,
     planned_training,
@@ -71,6 +72,24 @@ def test_training_takes_what_the_plan_says(name: str, rank: int) -> None:
     drawn = samples(*shape, sizes["vocab_size"])
     measured = training_peak(kind, sizes, training, drawn, rank)
     assert planned_training(kind, sizes, training, drawn, rank).n_bytes == pytest.approx(measured, rel=0.03)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 5])
+def test_divergences_take_what_the_plan_says(rank: int) -> None:
+    """Guards against a plan without their seven tables of logits, and against one that calls them gradients, which it does
+    not count on several GPUs: with adapters, the slopes of the first chunk come before the tables of the second one."""
+    if rank:
+        pytest.importorskip("peft", reason="the extra peft is not installed")
+    sizes = {**SIZES, **QWEN, "vocab_size": 9973}
+    training = Training(autocast="none", micro_batch_tokens=1600, chunk_tokens=128)
+    drawn = samples(1, 4, 32, 64, 9973)
+    measured = training_peak("qwen3", sizes, training, drawn, rank, distillation_of)
+    planned = planned_training("qwen3", sizes, training, drawn, rank, distillation_of)
+    assert planned.n_bytes == pytest.approx(measured, rel=0.03)
+    table = 4 * 128 * 9973
+    assert planned.n_bytes > 7 * table
+    assert planned.items.get(GRADIENTS, 0.0) < table
 
 
 SAMPLING: dict[str, tuple[dict[str, object], int, int, int, int]] = {

@@ -17,6 +17,7 @@ from torch.nn.functional import linear
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rethink.models.forward import ModuleWeights, Weights
+from rethink.models.forward.divergence import Divergences
 from rethink.models.language_model import LanguageModel
 
 COPY = "working copy of the weights"
@@ -183,6 +184,7 @@ def on_meta_device(tracker: Tracker, model: LanguageModel, autocast: torch.dtype
     Three things need a real device and are replaced in the block: the choice of an attention kernel, autocast (for a model
     that runs through its modules), and AdamW, whose averages a formula counts.
     """
+    divergence_slope = Divergences.slope
     uses_autocast = not model.fused and autocast != torch.float32
 
     def cast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -198,7 +200,14 @@ def on_meta_device(tracker: Tracker, model: LanguageModel, autocast: torch.dtype
     def open_sgd(parameters: Any, *_: Any, **__: Any) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=0.0, foreach=False)
 
+    def slope(self: Divergences, grads: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        label = tracker.label  # with a frozen head, this backward pass is a part of the forward pass, which goes on
+        found = divergence_slope(self, grads)
+        tracker.label = label
+        return found
+
     with (
+        patch.object(Divergences, "slope", slope),
         patch("rethink.models.forward.attention.scaled_dot_product_attention", attention),
         patch("rethink.training.trainer.open_optimizer", open_sgd),
         patch("torch.nn.functional.linear", cast_linear) if uses_autocast else nullcontext(),
