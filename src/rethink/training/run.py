@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -262,8 +263,19 @@ def check_vllm_model(run: Run) -> None:
         from rethink.policies.vllm.start import check_log_probs
 
         n_servers = max(1, len(run.recipe.sampler.urls)) * run.ranks.size
-        prompts = build_prompts(run.recipe, run.recipe.seed).ask(run.problems[: 4 * n_servers])
+        prompts = build_prompts(run.recipe, run.recipe.seed).ask(problems_to_compare(run.problems, n_servers))
         check_log_probs(run.policy, run.recipe.sampling, prompts, run.trainer.log_probs)
+
+
+def problems_to_compare(problems: Sequence[Problem], n_servers: int) -> list[Problem]:
+    """Return the first problems, four for each server. If some have images, at most three have none, and those with images
+    may be there more than once: so of any four, which one server may get, one has images."""
+    n = 4 * n_servers
+    shown = [problem for problem in problems if problem.all_images][:n]
+    if not shown:
+        return list(problems[:n])
+    others = [problem for problem in problems if not problem.all_images][:3]
+    return [*others, *islice(cycle(shown), n - len(others))]
 
 
 def open_actors(recipe: Recipe, meter: Meter) -> Actors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from rethink.models.language_model import LanguageModel
 from rethink.policies.vllm import sample_job, start
 from rethink.recipe import Recipe, load_recipe
 from rethink.training import loop
-from rethink.training.run import open_run
+from rethink.training.run import open_run, problems_to_compare
+from rethink.types import Problem, Verdict
 from support.fake_vllm import FakeVllm, computing_server
+from support.images import image
 
 
 @pytest.fixture
@@ -36,6 +39,22 @@ def recipe_for(model: Path, out: Path, *more: str) -> Recipe:
         *("sampler.engine=vllm", *more),
     ]
     return load_recipe(None, settings)
+
+
+@pytest.mark.parametrize("n_servers", [1, 3])
+@pytest.mark.parametrize("n_shown", [0, 1, 30])
+def test_each_server_is_asked_about_an_image(n_shown: int, n_servers: int) -> None:
+    """Guards against a server that cannot read images and passes the check, because only later problems have some. A server
+    may get any four of the prompts."""
+    text = [Problem(f"t{k}", "1+1?", "2", verify=lambda reply, gold: Verdict(None)) for k in range(20)]
+    shown = [replace(text[0], id=f"i{k}", images=(image(),)) for k in range(n_shown)]
+    found = problems_to_compare([*text, *shown], n_servers)
+    assert len(found) == 4 * n_servers
+    assert found[0] == text[0], "text is compared, too"
+    assert sum(not problem.images for problem in found) == (3 if n_shown else 4 * n_servers)
+    only_shown = problems_to_compare(shown, n_servers)
+    assert len(only_shown) == (4 * n_servers if n_shown else 0)
+    assert {problem.id for problem in only_shown} == {problem.id for problem in shown[: 4 * n_servers]}
 
 
 @pytest.mark.slow
