@@ -236,7 +236,7 @@ def test_a_failure_that_passes_does_not_switch_the_kernel_off(
     assert varlen.works(*shape)
 
 
-@pytest.mark.skipif(torch.__version__ < (2, 12), reason="older versions may lack the function, or its scale and window")
+@pytest.mark.skipif(torch.__version__ < "2.12", reason="older versions may lack the function, or its scale and window")
 def test_this_torch_has_the_function() -> None:
     """Guards against a function that was moved, or whose arguments have other names."""
     assert callable(varlen.kernel())
