@@ -135,6 +135,7 @@ def planned_training(
         checkpointing=settings.gradient_checkpointing,
         rank=rank,
         trainer="bfloat16" if settings.autocast == "bfloat16" else "float32",
+        head="float32",  # as on a CPU
     )
     planned = replace(update(some, 0), on_policy=False)
     fused = FusedWeights.__init__
@@ -143,9 +144,8 @@ def planned_training(
         fused(self, *args, **kwargs)
         self.attention_dtype = torch.float32
 
-    with patch.object(
-        FusedWeights, "__init__", on_a_cpu
-    ):  # a plan is for GPUs, where attention has the products' dtype
+    # A plan is for GPUs, where attention has the products' dtype.
+    with patch.object(FusedWeights, "__init__", on_a_cpu):
         return planned_peak(AutoConfig.for_model(kind, **sizes), memory, planned)
 
 
