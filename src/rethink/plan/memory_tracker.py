@@ -201,7 +201,7 @@ def on_meta_device(tracker: Tracker, model: LanguageModel, autocast: torch.dtype
         return torch.optim.SGD(parameters, lr=0.0, foreach=False)
 
     def slope(self: Divergences, grads: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        label = tracker.label  # with a frozen head, this backward pass is a part of the forward pass, which goes on
+        label = tracker.label  # with a frozen head, this backward pass runs within the forward pass
         found = divergence_slope(self, grads)
         tracker.label = label
         return found
