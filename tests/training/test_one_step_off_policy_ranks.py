@@ -80,7 +80,14 @@ def sampled_ahead(out: Path, n: int) -> Any:
     if ahead is None:
         return None
     return ahead["version"], [
-        (call["asked"], [[(s["ids"], s["text"]) for s in group] for group in call["groups"]]) for call in ahead["calls"]
+        (
+            call["asked"],
+            [
+                (i, [(s["ids"], s["text"]) for s in group])
+                for i, group in sorted(call["groups"], key=lambda pair: pair[0])
+            ],
+        )
+        for call in ahead["calls"]
     ]
 
 
