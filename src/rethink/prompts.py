@@ -216,14 +216,14 @@ class Prompts(PromptTexts):
         prompts = []
         for reflection, other in zip(reflections, shown, strict=True):
             earlier = reflection.prompt
-            turns = (Message("assistant", other.text), Message("user", self.retry))
+            turns = (Message("assistant", self.without_thinking(other.text)), Message("user", self.retry))
             seed = stable_hash(earlier.seed, "retry", reflection.index)
             prompts.append(Prompt(reflection.problem, "retry", (*earlier.messages, *turns), seed, draft=earlier.draft))
         return prompts
 
     def follow_up(self, reply: Sample, phase: str, request: str) -> Prompt:
         """Return a prompt with the conversation of a reply, the reply, and a further request."""
-        turns = (Message("assistant", self._without_thinking(reply.text)), Message("user", request))
+        turns = (Message("assistant", self.without_thinking(reply.text)), Message("user", request))
         seed = stable_hash(reply.prompt.seed, phase, reply.index)
         return Prompt(reply.problem, phase, (*reply.prompt.messages, *turns), seed, draft=reply)
 
@@ -277,6 +277,7 @@ class Prompts(PromptTexts):
     ) -> tuple[Message, ...]:
         """Return the messages before the reply of a phase; `shown` and `turns` as in `types.Demonstration`.
 
+        Earlier replies are shown without their thinking, which chat templates drop.
         Raise ValueError for a phase that has no prompt text, unless `turns` are given."""
         opening = self._solve_messages(problem)
         if phase == "solve" or turns:
@@ -289,7 +290,7 @@ class Prompts(PromptTexts):
             raise ValueError(f"the phase {phase!r} has no prompt text: give the turns after the solve prompt")
         messages = list(opening)
         for reply, request in zip(shown, REQUESTS[phase], strict=False):
-            messages += [Message("assistant", reply), Message("user", getattr(self, request))]
+            messages += [Message("assistant", self.without_thinking(reply)), Message("user", getattr(self, request))]
         return tuple(messages)
 
     def _prompt_about(self, reply: Sample, phase: str) -> Prompt:
@@ -312,7 +313,7 @@ class Prompts(PromptTexts):
         Chat templates strip earlier thinking, so a thinking draft is shown from the closing mark on (empty without one).
         With `show_reasoning`, the instruction then begins with the earlier reasoning, as in the released ThinkTwice.
         """
-        answer, instruction = self._without_thinking(draft), self.refine
+        answer, instruction = self.without_thinking(draft), self.refine
         if answer != draft and self.show_reasoning:
             reasoning = split_thinking(draft, self.thinking)[0].strip()
             instruction = EARLIER_REASONING.format(reasoning=reasoning, answer=answer) + instruction
@@ -320,7 +321,7 @@ class Prompts(PromptTexts):
 
     def shorten(self, candidate: str) -> str:
         """Return a candidate without its thinking, and without its middle if it is over-long."""
-        text, limit = self._without_thinking(candidate).strip(), self.candidate_chars
+        text, limit = self.without_thinking(candidate).strip(), self.candidate_chars
         if len(text) <= limit:
             return text
         head, tail = text[: limit // 2], text[len(text) - limit // 2 :]
@@ -328,13 +329,13 @@ class Prompts(PromptTexts):
 
     def is_cut(self, candidate: str) -> bool:
         """Return whether `shorten` leaves out the middle of a candidate."""
-        return len(self._without_thinking(candidate).strip()) > self.candidate_chars
+        return len(self.without_thinking(candidate).strip()) > self.candidate_chars
 
     def is_satisfied(self, critique: str) -> bool:
         """Return whether a critique ends with `satisfied`: it finds nothing to improve."""
         return f" {words_of(self.shorten(critique))}".endswith(f" {words_of(self.satisfied)}")
 
-    def _without_thinking(self, reply: str) -> str:
+    def without_thinking(self, reply: str) -> str:
         """Return a reply without its thinking, as verifiers read it; "" if the thinking never ends."""
         answer = after_thinking(reply, self.thinking)
         return reply if answer == reply else answer.strip()

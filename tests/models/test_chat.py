@@ -12,6 +12,7 @@ from rethink.errors import UserError
 from rethink.models import make_tiny
 from rethink.models.chat import PLAIN_TEMPLATE, Chat
 from rethink.models.load import load_model
+from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
 from rethink.problems import calls, equation, mathematics
 from rethink.problems.answer_format import Verifier
@@ -148,6 +149,23 @@ def test_thinking_of_a_draft_is_shown_by_setting_not_by_template(
     ):
         messages = prompts.messages(PROBLEM, "refine", (draft,))
         assert rendered(qwen_chat(template), messages) == TURNS.format(answer, request) + header
+
+
+@pytest.mark.parametrize("template", ["qwen3", "qwen3-thinking"])
+def test_tries_and_reflections_that_think_are_shown_without_it(template: str) -> None:
+    """Regression: a try that thinks could not be reflected on, because the template dropped its thinking."""
+    chat = qwen_chat(template)
+    (ask,) = TEXTS.ask([PROBLEM])
+    think = "<think>\nadd\n</think>\n\n"
+    first = FakePolicy(lambda *_: f"{think}3").transcribe(ask, f"{think}3")
+    (reflect,) = TEXTS.ask_to_reflect([first])
+    reflection = FakePolicy(lambda *_: "").transcribe(reflect, f"{think}Too many.")
+    (retry,) = TEXTS.ask_to_retry([reflection], [reflection])
+    shown = rendered(chat, retry.messages)
+    assert "3<|im_end|>" in shown
+    assert "Too many.<|im_end|>" in shown
+    assert "add" not in shown.replace(TEXTS.reflect, "").replace(TEXTS.retry, "")
+    assert TEXTS.messages(PROBLEM, "retry", (first.text, reflection.text)) == retry.messages
 
 
 @pytest.mark.parametrize(

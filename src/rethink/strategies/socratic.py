@@ -232,14 +232,15 @@ def expand(prompts: Prompts, problem: Problem, node: TreeNode, settings: Setting
     width = settings.width if node.units else settings.first_width
     ask = _prompt(prompts, problem, node, "ask", (turn,))
     (asked,) = yield [ask], width, Sampling(settings.temperature, settings.caps[2])
-    new = new_sub_questions(prompts, node, [s.text for s in asked])
+    new = new_sub_questions(prompts, node, [prompts.without_thinking(s.text) for s in asked])
     asks: list[Prompt] = []
     for n, text in enumerate(new):
         shown = beside_images(problem, text)
         turn = about_all(problem, fill(prompts.sub_answer, question=problem.transcript, sub_question=shown))
         asks.append(_prompt(prompts, problem, node, f"tell {n}", (turn,)))
     answers = (yield asks, 1, Sampling(settings.temperature, settings.caps[1])) if asks else []
-    node.add_children([(text, group[0].text) for text, group in zip(new, answers, strict=True) if group])
+    found = zip(new, answers, strict=True)
+    node.add_children([(text, prompts.without_thinking(group[0].text)) for text, group in found if group])
 
 
 def new_sub_questions(prompts: Prompts, node: TreeNode, asked: Sequence[str]) -> list[str]:
