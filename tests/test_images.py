@@ -193,6 +193,35 @@ def test_a_transparent_color_of_a_palette_is_white() -> None:
         assert (found.getpixel((0, 0)), found.getpixel((2, 1))) == ((255, 255, 255), (255, 0, 0))
 
 
+def file_of_bits(color: int, bits: int, width: int, row: bytes, clear: bytes) -> bytes:
+    """Return a PNG of one row, which Pillow cannot write: color type, bits per number, and the transparent color."""
+    found = b"\x89PNG\r\n\x1a\n"
+    header = struct.pack(">IIBBBBB", width, 1, bits, color, 0, 0, 0)
+    for kind, data in ((b"IHDR", header), (b"tRNS", clear), (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")):
+        found += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("color", "bits", "row", "clear", "expected"),
+    [
+        (0, 16, "000500060580ffff", "0005", [255, 0, 5, 255]),
+        (0, 4, "4f30", "0003", [68, 255, 255, 0]),
+        (0, 2, "78", "0003", [85, 255, 170, 0]),
+        (2, 16, "102030405060" + "0a0a0a0a0a0a", "102030405060", [255, 10]),
+        (2, 8, "102030" + "0a0a0a", "001000200030", [255, 10]),
+    ],
+)
+def test_a_transparent_color_of_any_number_of_bits_is_white(
+    color: int, bits: int, row: str, clear: str, expected: list[int]
+) -> None:
+    """Guards against a transparent color that is compared with pixels of other bits: in a PNG of 16 bits, the background
+    stayed as it is in the file, and dark gray became white. Expected by hand."""
+    given = file_of_bits(color, bits, len(expected), bytes.fromhex(row), bytes.fromhex(clear))
+    found = read_image(given, "here").open()
+    assert [found.getpixel((x, 0)) for x in range(len(expected))] == [(value,) * 3 for value in expected]
+
+
 def test_images_that_cannot_become_rgb_are_refused() -> None:
     """Guards against an error of Pillow without a place, and against heights or depths that all turn white."""
     depths = PIL.Image.new("F", (3, 2), 0.5)

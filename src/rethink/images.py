@@ -86,7 +86,9 @@ class Image:
         """Return the image as Pillow has it, in RGB and upright. What is transparent becomes white."""
         pillow, ops = _pillow()
         try:
-            return _in_rgb(ops.exif_transpose(pillow.open(io.BytesIO(self.read()))))
+            pil_image = pillow.open(io.BytesIO(self.read()))
+            _scale_transparency(pil_image)
+            return _in_rgb(ops.exif_transpose(pil_image))
         except (OSError, SyntaxError, ValueError) as err:
             raise UserError(f"the image {self._where()} is damaged or cut short: {err}") from err
 
@@ -357,7 +359,7 @@ def _in_rgb(pil_image: Any) -> Any:
         pil_image = _in_8_bits(pil_image)
     if mode in ("La", "RGBa"):  # colors times alpha
         pil_image = pil_image.convert({"La": "LA", "RGBa": "RGBA"}[mode])
-    if mode in TRANSPARENT_MODES or "transparency" in pil_image.info:
+    if pil_image.mode in TRANSPARENT_MODES or "transparency" in pil_image.info:
         pil_image = pil_image.convert("RGBA")
         below = pillow.new("RGBA", pil_image.size, "white")
         pil_image = pillow.alpha_composite(below, pil_image)
@@ -366,11 +368,26 @@ def _in_rgb(pil_image: Any) -> Any:
 
 def _in_8_bits(pil_image: Any) -> Any:
     """Return an image of 16-bit numbers in shades of gray: Pillow's own conversion makes everything above 255 white."""
+    import numpy as np  # only for these
+
     numbers = pil_image.convert("I")
     low, high = numbers.getextrema()
     if low < 0 or high > 0xFFFF:
         raise ValueError(f"numbers from {low} to {high} are not of 16 bits")
-    return numbers.point(lambda number: number * (1 / 256)).convert("L")
+    gray = numbers.point(lambda number: number * (1 / 256)).convert("L")
+    clear = gray.info.pop("transparency", None)
+    if clear is not None:  # a number of 16 bits
+        gray.putalpha(_pillow()[0].fromarray(np.where(np.asarray(numbers) == clear, 0, 255).astype(np.uint8)))
+    return gray
+
+
+def _scale_transparency(pil_image: Any) -> None:
+    """Scale the transparent color of a PNG to 8 bits, as Pillow does its pixels, but not that color."""
+    bits, clear = str(pil_image.tile[0][3]) if pil_image.tile else "", pil_image.info.get("transparency")
+    if isinstance(clear, tuple) and "16" in bits:
+        pil_image.info["transparency"] = tuple(number >> 8 for number in clear)
+    elif isinstance(clear, int) and bits in ("L;2", "L;4"):
+        pil_image.info["transparency"] = clear * (85 if bits == "L;2" else 17)
 
 
 def _pillow() -> tuple[Any, Any]:
