@@ -7,6 +7,7 @@ import hashlib
 import io
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,22 @@ def test_an_image_is_decoded_once_for_all_pages_of_a_run(tmp_path: Path) -> None
     held: Sequence[object] = [small.get(tmp_path, name) for name in names[1:]]
     assert small.get(tmp_path, names[3]) is held[2]
     assert small.get(tmp_path, names[1]) is not held[0]
+
+
+def test_a_shelf_drops_what_was_not_used_for_longest(tmp_path: Path) -> None:
+    """Guards against a shelf that forgets images in use, that keeps more than its limit, or that loses count of it when
+    threads of the server ask for the same image at once."""
+    names = [put_image(tmp_path, png("red", (10 + n, 10))) for n in range(4)]
+    sizes = [len(ImageShelf().get(tmp_path, name).data) for name in names]
+    shelf = ImageShelf(most_bytes=sum(sizes) - 1)
+    for name in (*names[:3], names[0], names[3]):
+        shelf.get(tmp_path, name)
+    assert list(shelf._known) == [names[2], names[0], names[3]]
+    many = ImageShelf(most_bytes=sum(sizes) - 1)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda n: many.get(tmp_path, names[n % 4]), range(64)))
+    assert [image.data for image in found[:4]] == [ImageShelf().get(tmp_path, name).data for name in names]
+    assert many._n_bytes == sum(len(image.data) for image in many._known.values()) <= many.most_bytes
 
 
 def test_images_stay_with_their_turns() -> None:

@@ -7,9 +7,11 @@ import hashlib
 import html
 import io
 import re
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from rethink.errors import UserError
@@ -39,33 +41,39 @@ class Encoded:
 
 @dataclass
 class ImageShelf:
-    """The encoded images of run folders by name, which is a hash of the content: each is decoded once. It forgets all of
-    them when they have more than `most_bytes`.
+    """The encoded images of run folders by name, which is a hash of the content: each is decoded once. At most `most_bytes`
+    are kept, and the last one; the least recently used are dropped first.
 
-    `side` is the longer side of an image, at most.
+    `side` is the longer side of an image, at most. Many threads may use a shelf; one of them decodes at a time.
     """
 
     side: int = SIDE
     most_bytes: int = 64 << 20
-    _known: dict[str, Encoded] = field(default_factory=dict)
+    _known: OrderedDict[str, Encoded] = field(default_factory=OrderedDict)
     _n_bytes: int = 0
+    _lock: Lock = field(default_factory=Lock)
 
     def get(self, folder: Path, name: str) -> Encoded:
         """Return the image that a record of this folder names. Raise NoImageError if it cannot be shown."""
-        found = self._known.get(name)
-        if found is not None:
-            return found
+        with self._lock:
+            if name not in self._known:
+                self._keep(name, self._encoded(folder, name))
+            self._known.move_to_end(name)
+            return self._known[name]
+
+    def _keep(self, name: str, found: Encoded) -> None:
+        self._known[name] = found
+        self._n_bytes += len(found.data)
+        while self._n_bytes > self.most_bytes and len(self._known) > 1:
+            self._n_bytes -= len(self._known.popitem(last=False)[1].data)
+
+    def _encoded(self, folder: Path, name: str) -> Encoded:
         try:
-            found = encode(read_image(_read(folder, name), f"{IMAGES}/{name}").open(), name, self.side)
+            return encode(read_image(_read(folder, name), f"{IMAGES}/{name}").open(), name, self.side)
         except NoImageError:
             raise
         except UserError as err:
             raise NoImageError(str(err)) from err
-        if self._n_bytes > self.most_bytes:
-            self._known, self._n_bytes = {}, 0
-        self._known[name] = found
-        self._n_bytes += len(found.data)
-        return found
 
 
 def _read(folder: Path, name: str) -> bytes:
