@@ -116,6 +116,19 @@ def test_benchmarks_and_their_mean() -> None:
     assert "mean" not in compare(first[:1], second).differences["solve"]
 
 
+def test_a_benchmark_with_the_name_of_the_mean() -> None:
+    """The mean once took the place of a benchmark called "mean": +1 on its problem, 0 on that of b."""
+    first = [*answers([(R, R)], "mean"), *answers([(W, W)], "b")]
+    second = [*answers([(W, R)], "mean"), *answers([(W, W)], "b")]
+    found = compare(first, second)
+    assert {suite: gap.value for suite, gap in found.differences["solve"].items()} == {
+        "mean": 1,
+        "b": 0,
+        "mean of 2": 0.5,
+    }
+    assert "solve, mean of 2" in str(found)
+
+
 def test_nothing_in_common_is_an_error() -> None:
     """Guards against a table of nothing; equal names in other benchmarks are no common problems."""
     for theirs in (answers([(R, R)], "other"), [answer("x", R, R)], []):

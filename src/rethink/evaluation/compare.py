@@ -15,7 +15,7 @@ from itertools import islice
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, by_strategy, by_suite, count_not_graded, first_answers
 from rethink.evaluation.bounds import Measure, bounded_difference
-from rethink.evaluation.comparison import Comparison, Differences, PairDifferences
+from rethink.evaluation.comparison import Comparison, Differences, PairDifferences, mean_title
 from rethink.evaluation.costs import on_shared_problems
 from rethink.evaluation.fresh import fresh_outcomes
 from rethink.evaluation.intervals import Outcome, Outcomes, difference, macro_difference, with_mean_bounds
@@ -151,7 +151,8 @@ def _differences(tables: Sequence[SidesTable]) -> Differences:
             pooled.append(measures())
             found[name][suite] = bounded_difference(difference(*pooled[-1]), measures)
         if len(rows) > 1:
-            found[name]["mean"] = with_mean_bounds(macro_difference(pooled), list(found[name].values()))
+            mean = with_mean_bounds(macro_difference(pooled), list(found[name].values()))
+            found[name][mean_title(rows)] = mean
     return found
 
 

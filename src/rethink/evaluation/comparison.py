@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from rethink.evaluation.bounds import NOTE, open_signs
@@ -10,7 +11,7 @@ from rethink.evaluation.intervals import Difference
 from rethink.printable import align_columns
 
 Differences = dict[str, dict[str, Difference]]
-"""Differences by measure and suite, and "mean" over several suites."""
+"""Differences by measure and suite, and their mean over several suites under `mean_title`."""
 
 _NO_OTHER_SEED = (
     "The intervals are over problems: about these two evaluations on other problems. They do not cover another training "
@@ -52,6 +53,15 @@ class Comparison:
         """Return the table that `rethink compare` prints, with a title above and notes below it."""
         about = _NO_OTHER_SEED if len(self.pairs) == 1 else ABOUT_PAIRS
         return "\n".join([_title(self), "", describe(self), about, *_left_out(self)])
+
+
+def mean_title(suites: Collection[str]) -> str:
+    """Return the key of the mean over suites: "mean", unless a suite has this name.
+
+    >>> mean_title(["aime", "amc"]), mean_title(["mean", "amc"])
+    ('mean', 'mean of 2')
+    """
+    return "mean" if "mean" not in suites else f"mean of {len(suites)}"
 
 
 def _title(found: Comparison) -> str:
