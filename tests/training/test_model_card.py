@@ -19,7 +19,7 @@ from rethink.training.base_model import find_base_model
 from rethink.training.export import export
 from rethink.training.model_card import write_card
 from support.command_line import in_process
-from support.report_runs import answer, held_out, step, update_record
+from support.report_runs import answer, estimate, held_out, step, update_record
 from support.vision_models import save_vision_model
 
 UPDATE = 6
@@ -115,6 +115,23 @@ def test_only_first_answers_have_no_rates_of_refinements(run: Path, tmp_path: Pa
     _, text = card_of(checkpoint(run), tmp_path / "out")
     assert "|  | solve |\n| --- | --- |\n| after 6 updates | 50.0 [45.0, 55.0] |" in text
     assert "Fix rate" not in text
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"fix": None}, {"solve": {"n": 3}}, {"update": "6"}, {"damage": {**estimate(0.1), "n": 7, "value": "x"}}],
+    ids=["rate", "value", "update", "text"],
+)
+def test_a_damaged_record_of_an_evaluation_costs_the_table_alone(
+    run: Path, tmp_path: Path, damage: dict[str, Any]
+) -> None:
+    """Guards against an export that ends in a traceback, or a card whose table lacks an evaluation without a word."""
+    append(run / "metrics.jsonl", [held_out(UPDATE, 0.5) | damage])
+    write_text(run / "eval" / f"{UPDATE:06d}.jsonl", '{"suite": "s"}\n7\n')
+    _, text = card_of(checkpoint(run), tmp_path / "out")
+    results = text.partition("## Held-out results")[2].partition("## Two passes")[0]
+    assert results.strip() == "They cannot be shown: a record of them was damaged when this model was exported."
+    assert "What is 17 * 24?" in text
 
 
 def test_nothing_of_the_machine_is_published(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from rethink.problems import mathematics
 from rethink.problems.source import GENERATORS, answer_format_of
 from rethink.problems.suites import expand_sources, find_suite
 from rethink.recipe import Recipe, load_recipe
+from rethink.run_folder import RunFolder
 from rethink.settings import ProblemSource
 from rethink.training.base_model import BaseModel, find_base_model, read_settings, run_of, update_of
 from rethink.training.shared_recipe import last_part, shared_recipe
@@ -57,8 +58,8 @@ def turn(role, text, *images):
 @dataclass(frozen=True)
 class Origin:
     """What is known of a model: the folder or file that was exported, its base model, and of a run its settings, its recipe
-    (None if these settings cannot be loaded here), the update and the evaluations up to it. `question` is an example, which
-    `has_image` or not.
+    (None if these settings cannot be loaded here), the update and the evaluations up to it (None if a record of one is
+    damaged). `question` is an example, which `has_image` or not.
     """
 
     source: Path
@@ -66,7 +67,7 @@ class Origin:
     settings: Record
     recipe: Recipe | None
     update: int | None
-    evaluations: list[Record]
+    evaluations: list[Record] | None
     question: str
     has_image: bool = False
 
@@ -78,22 +79,39 @@ def read_origin(source: Path) -> Origin:
     update = None if run is None else update_of(source.resolve())
     if run is None or update is None:
         return Origin(source, base, {}, None, None, [], QUESTION)
-    by_update: dict[int, Record] = {}
-    for _, record in read_lines(run.metrics):
-        if record.get("phase") == "evaluation" and record["update"] <= update:
-            by_update[record["update"]] = record
     try:
         recipe = load_recipe(run.path / "config.toml")
     except UserError:  # its method may be a file that is not here
         recipe = None
     question, has_image = QUESTION, False
     if recipe is not None and _are_public(recipe.evaluation.problems):
-        for _, answer in read_lines(run.path / "eval" / f"{update:06d}.jsonl"):
-            if MARK not in answer["question"] and len(answer.get("images", ())) <= 1:
-                question, has_image = answer["question"], bool(answer.get("images"))
-                break
-    evaluations = [by_update[number] for number in sorted(by_update)]
-    return Origin(source, base, read_settings(run), recipe, update, evaluations, question, has_image)
+        question, has_image = _example(run, update)
+    return Origin(source, base, read_settings(run), recipe, update, _evaluations(run, update), question, has_image)
+
+
+def _evaluations(run: RunFolder, update: int) -> list[Record] | None:
+    """Return the records of a run's evaluations up to an update, one of each; None if one of them is damaged."""
+    by_update: dict[int, Record] = {}
+    try:
+        for _, record in read_lines(run.metrics):
+            if record["phase"] == "evaluation" and record["update"] <= update:
+                _table([record], [*RATES])
+                by_update[record["update"]] = {**record, "n_problems": int(record["n_problems"])}
+    except (LookupError, TypeError, ValueError):
+        return None
+    return [by_update[number] for number in sorted(by_update)]
+
+
+def _example(run: RunFolder, update: int) -> tuple[str, bool]:
+    """Return the first question of a run's evaluation that a reader can ask, and whether it has an image."""
+    for _, answer in read_lines(run.path / "eval" / f"{update:06d}.jsonl"):
+        try:
+            question, images = answer["question"], answer.get("images", ())
+            if MARK not in question and len(images) <= 1:
+                return str(question), bool(images)
+        except (LookupError, TypeError):  # a damaged record
+            continue
+    return QUESTION, False
 
 
 def _are_public(problems: ProblemSource | None) -> bool:
@@ -218,6 +236,8 @@ def _results(found: Origin, dtype: str) -> str:
     if found.update is None:
         return ""
     title = "## Held-out results\n\n"
+    if found.evaluations is None:
+        return f"{title}They cannot be shown: a record of them was damaged when this model was exported."
     if not found.evaluations:
         return f"{title}The run has no held-out evaluation of these weights."
     shown = [record for record in found.evaluations[:-1] if record["update"] == 0] + found.evaluations[-1:]
