@@ -123,6 +123,14 @@ def test_the_answers_of_several_candidates_are_listed(rethink: Rethink, scripted
     assert one.out == "\n\n-- draft --\n\\boxed{3}\n\nanswer: 3\n"
 
 
+def test_a_strategy_with_commas_is_one_strategy(rethink: Rethink, scripted: Scripted) -> None:
+    """`rsa:3,2,2`, which the help names, was once refused as three strategies."""
+    policy = scripted(by_phase(solve="1|2|3", merge="4"))
+    shown = rethink("answer", "m", "x?", "--strategy", "rsa:3,2,2")
+    assert (shown.code, "answer: 4" in shown.out) == (0, True)
+    assert [prompt.phase for prompt in policy.shown] == ["solve", *["merge"] * 3]
+
+
 def test_gold_answer_makes_wrong_answers_retry(rethink: Rethink, scripted: Scripted) -> None:
     """Guards against a --gold that is not used: the first answer is wrong, the second right, so 3 calls are enough."""
     scripted(by_phase(solve="\\boxed{3}", reflect="I see.", retry="\\boxed{5}"))

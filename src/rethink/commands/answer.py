@@ -24,7 +24,7 @@ from rethink.problems.rewards import grade
 from rethink.recipe import Recipe, load_recipe, name_checkpoints, to_toml
 from rethink.seeds import stable_hash
 from rethink.settings import AnswerSettings, Endpoint, ProblemSource, Sampler
-from rethink.strategies import Attempt, Strategy, parse
+from rethink.strategies import Attempt, Strategy, parse_all
 from rethink.strategies.attempt import PHASE_TITLES
 from rethink.types import Group, Problem, Prompt, Sample, Sampling
 
@@ -125,10 +125,11 @@ def resolve(
     this command, with the `unused` keys of `evaluation`."""
     refuse_contradictions({"model.path": model}, settings)
     resolved = load_recipe(recipe if recipe else None, [f"model.path={toml_string(model)}", *settings])
-    if "," in resolved.evaluation.strategy:
+    strategies = parse_all(resolved.evaluation.strategy)
+    if len(strategies) > 1:
         raise UserError("this command takes one strategy; `rethink eval` compares several")
     refuse_without_effect(settings, resolved, unused)
-    return name_checkpoints(resolved, print_note), parse(resolved.evaluation.strategy)
+    return name_checkpoints(resolved, print_note), strategies[0]
 
 
 def _source(recipe: Recipe, strategy: Strategy, has_gold: bool) -> ProblemSource | None:
