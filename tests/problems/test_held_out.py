@@ -55,6 +55,17 @@ def test_a_problem_stays_in_its_part(sums: str, tmp_path: Path) -> None:
     assert questions < larger
 
 
+@pytest.mark.parametrize("verifier", ["choice", "mixed"])
+def test_drawn_options_change_no_part(tmp_path: Path, verifier: str) -> None:
+    """Guards against held-out questions of multiple choice that another seed, which orders the options, trains on."""
+    rows = [{"question": f"{n} + 1?", "options": [str(n), str(n + 1), str(n + 2)], "answer": 1} for n in range(200)]
+    source = ProblemSource(file(tmp_path, rows), verifier=verifier, options="options", held_out=0.3)
+    assert load_problems(source, 0, "test")[0].question != load_problems(source, 5, "test")[0].question
+    assert ids(source, "test") == ids(source, "test", seed=5)
+    with pytest.raises(UserError, match="held-out problems are also training problems"):
+        refuse_overlap(load_problems(source, 0), load_problems(source, 5))
+
+
 def test_limit_counts_after_the_split(sums: str) -> None:
     """Guards against a limit on rows that belong to the other part, and a default that holds problems out."""
     source = ProblemSource(sums, held_out=0.2)

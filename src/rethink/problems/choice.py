@@ -87,6 +87,14 @@ def _option_letters(question: str) -> list[str]:
     return letters if len(letters) > 1 and letters == list(string.ascii_uppercase[: len(letters)]) else []
 
 
+def without_order(question: str) -> str:
+    """Return a question with its options sorted and without letters: the same whatever order they were drawn in."""
+    if not _option_letters(question):
+        return question
+    asked, _, options = question.rpartition("\n\n")
+    return "\n".join([asked, *sorted(line[3:] for line in options.split("\n"))])
+
+
 def _options(row: Row, columns: Columns) -> tuple[list[str], int]:
     """Return all options, each on one line, and the index of the right one."""
     names = [name.strip() for name in columns.options.split(",")]

@@ -6,9 +6,12 @@ from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from rethink.errors import UserError
-from rethink.problems import calls, countdown, equation
+from rethink.problems import calls, choice, countdown, equation, mixed
 from rethink.seeds import stable_hash
 from rethink.types import Problem
+
+_WITH_OPTIONS = (choice.verify, choice.verify_lenient, mixed.verify, mixed.verify_lenient)
+"""Verifiers of questions whose options may be in an order that a seed draws."""
 
 
 def take_split(problems: Iterable[Problem], share: float, purpose: Literal["train", "test"]) -> Iterator[Problem]:
@@ -33,13 +36,14 @@ def bucket(problem: Problem) -> float:
 
 
 def dedup_key(problem: Problem) -> object:
-    """Return what two copies of one problem share: the conversation with its images, or for countdown the sorted numbers
-    and the target."""
+    """Return what two copies of one problem share: the conversation with its images and with options in a fixed order, or
+    for countdown the sorted numbers and the target."""
     if problem.verify is countdown.verify:
         return countdown.numbers_and_target(problem)
     if problem.verify in (equation.verify, equation.verify_lenient):
         return equation.numbers_and_target(problem.gold)
     texts = [turn.content for turn in problem.earlier if turn.role != "system"]
-    question = " ".join(problem.question.split())
+    asked = choice.without_order(problem.question) if problem.verify in _WITH_OPTIONS else problem.question
+    question = " ".join(asked.split())
     images = [image.digest for image in problem.all_images]
     return (*texts, *images, question) if texts or images else question
