@@ -78,6 +78,18 @@ def test_columns_with_replies_to_imitate(tmp_path: Path) -> None:
     assert "draft names a column, but reply" in refused(ProblemSource(file, draft="before"))
 
 
+@pytest.mark.parametrize("columns", [{"reply": "said"}, {"failure": "said"}, {"chosen": "said", "rejected": "said"}])
+def test_options_keep_the_letters_that_replies_name(tmp_path: Path, columns: dict[str, str]) -> None:
+    """Guards against training on replies that name a letter of the file, under options in another order."""
+    options = ["Oslo", "Rome", "Paris", "Bern"]
+    rows = [{"question": f"{n}?", "options": options, "answer": "C", "said": "\\boxed{C}"} for n in range(5)]
+    source = ProblemSource(jsonl(tmp_path, *rows), verifier="choice", options="options")
+    assert {p.gold for p in load_problems(source)} != {"C"}
+    for problem in load_problems(replace(source, **columns)):
+        assert problem.question.endswith("?\n\nA) Oslo\nB) Rome\nC) Paris\nD) Bern")
+        assert problem.grade("\\boxed{C}").right
+
+
 def test_columns_with_pairs_of_replies(tmp_path: Path) -> None:
     """Guards against chosen and rejected replies that swap places, refinements without their draft, and half a pair."""
     better, worse = "\\boxed{2}", "\\boxed{3}"

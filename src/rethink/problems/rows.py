@@ -26,7 +26,7 @@ class Columns:
 
     Dots reach into nested values (`prompt.0.content`). `a|b` is the first of these columns that is not empty in a row.
     If a row has a `context`, it is put before the question. `images` are columns of images (`images.row_images`).
-    `in_order`: options keep the letters that they have in the file, because replies to them exist.
+    `in_order`: options keep the letters that they have in the file, because it has replies, which name them.
     """
 
     question: str = "question"

@@ -225,6 +225,7 @@ def _read_problems(
         options=source.options or defaults.options,
         context=source.context or defaults.context,
         images=source.images or defaults.images,
+        in_order=any((source.reply, source.merged, source.failure, source.chosen)),
     )
     title = name if suite or name.startswith("hub:") else Path(name).name or Path(name).absolute().name
     splits = (source.split or purpose,)
