@@ -78,8 +78,23 @@ def test_columns_with_replies_to_imitate(tmp_path: Path) -> None:
     assert "draft names a column, but reply" in refused(ProblemSource(file, draft="before"))
 
 
+@pytest.mark.parametrize("columns", [{"reply": "said"}, {"failure": "said"}, {"chosen": "yes", "rejected": "said"}])
+def test_a_reply_to_train_on_that_lost_a_backslash(tmp_path: Path, columns: dict[str, Any]) -> None:
+    """Guards against training on a backspace and "oxed{2}", which is what JSON makes of a single backslash."""
+    file = jsonl(tmp_path, {**ROWS[0], "yes": "\\boxed{2}", "said": "So \boxed{2}"})
+    message = refused(ProblemSource(file, **columns))
+    assert "the column 'said': the reply lost the backslash of \\boxed" in message
+
+
+def test_merged_answers_need_their_candidates(tmp_path: Path) -> None:
+    """Guards against a column that nothing reads."""
+    file = jsonl(tmp_path, {**ROWS[0], "merged": "2", "candidates": ["2", "3"]})
+    assert "candidates names a column, but merged does not" in refused(ProblemSource(file, candidates="candidates"))
+    assert "merged names a column, but candidates does not" in refused(ProblemSource(file, merged="merged"))
+
+
 @pytest.mark.parametrize("columns", [{"reply": "said"}, {"failure": "said"}, {"chosen": "said", "rejected": "said"}])
-def test_options_keep_the_letters_that_replies_name(tmp_path: Path, columns: dict[str, str]) -> None:
+def test_options_keep_the_letters_that_replies_name(tmp_path: Path, columns: dict[str, Any]) -> None:
     """Guards against training on replies that name a letter of the file, under options in another order."""
     options = ["Oslo", "Rome", "Paris", "Bern"]
     rows = [{"question": f"{n}?", "options": options, "answer": "C", "said": "\\boxed{C}"} for n in range(5)]

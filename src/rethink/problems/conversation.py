@@ -8,6 +8,7 @@ import re
 from typing import Any, cast
 
 from rethink.errors import UserError
+from rethink.grading.damage import broken_reply
 from rethink.images import MARK, Image
 from rethink.problems.images import part_image, place_images, row_images
 from rethink.problems.rows import Row
@@ -83,9 +84,16 @@ def last_reply(value: Any, where: str) -> Any:
 
 
 def reply_text(row: Row, names: str) -> str:
-    """Return a reply to imitate: the text of a column, or the last turn of the conversation in it."""
-    value = last_reply(row.value(names), f"{row.location}: the column {names!r}")
-    return value if isinstance(value, str) and value.strip() else row.text(names)
+    """Return a reply to train on: the text of a column, or the last turn of the conversation in it.
+
+    Raise UserError if it is empty, or lost the backslash of a command."""
+    where = f"{row.location}: the column {names!r}"
+    value = last_reply(row.value(names), where)
+    text = value if isinstance(value, str) and value.strip() else row.text(names)
+    fault = broken_reply(text)
+    if fault:
+        raise UserError(f"{where}: {fault}")
+    return text
 
 
 def is_turns(value: Any) -> bool:

@@ -159,9 +159,10 @@ def _check_columns(source: ProblemSource) -> None:
     """Raise UserError if a column is named without the one that it belongs to."""
     if source.draft and not source.reply and not source.chosen:
         raise UserError(f"{source.source}: draft names a column, but reply (the refinement of the draft) does not")
-    for name, other in (("chosen", "rejected"), ("rejected", "chosen")):
-        if getattr(source, name) and not getattr(source, other):
-            raise UserError(f"{source.source}: {name} names a column, but {other} does not; a pair needs both")
+    for one, two in (("chosen", "rejected"), ("merged", "candidates")):
+        for name, other in ((one, two), (two, one)):
+            if getattr(source, name) and not getattr(source, other):
+                raise UserError(f"{source.source}: {name} names a column, but {other} does not; set both")
 
 
 def _why_none(source: ProblemSource, purpose: str) -> str:
