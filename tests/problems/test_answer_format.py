@@ -60,6 +60,29 @@ def test_extract_answer(name: str, reply: str, strict: str | None, lenient: str 
     assert [extract(reply, how, QUESTIONS.get(name, "")) for how in (False, True)] == [strict, lenient]
 
 
+@pytest.mark.parametrize(
+    ("name", "gold", "wrong"),
+    [
+        ("boxed", "5", "\\boxed{6}"),
+        ("choice", "B", "\\boxed{A}"),
+        ("calls", f"[{SORTED_FERRY}]", f"[{TIDE}]"),
+        ("equation", '{"numbers":[3,7,5],"target":26}', "<answer>3 + 7 + 5</answer>"),
+        ("countdown", "3 7 5 -> 26", "3 + 7 = 10 ; 10 + 5 = 15"),
+        ("signs", "3 7 5 -> 26", "3 + 7 = 10 + 5 = 15"),
+        ("shapes", "red", "answer: blue"),
+    ],
+)
+def test_answers_in_thinking_do_not_count(name: str, gold: str, wrong: str) -> None:
+    """Guards against formats that know fewer marks of thinking, and that grade a thinking which never ends."""
+    answer_format = ANSWER_FORMATS[name]
+    right = f"answer: {gold}" if name == "shapes" else answer_format.gold_reply(gold)
+    for opening, closing in (("<think>", "</think>"), ("[THINK]", "[/THINK]")):
+        assert answer_format.verify(f"{opening}Is it {wrong}{closing}\n{right}", gold).right is True
+        assert answer_format.verify(f"{opening}{right}{closing}\n{wrong}", gold).right is False
+        for how in (answer_format.verify, answer_format.verify_lenient):
+            assert how(f"{opening}Is it {wrong}? {right}", gold).right is False
+
+
 HOSTILE = [
     "\\boxed{" + "{" * 211 + "}" * 211 + "}",
     "<answer>" + "(" * 97 + "1" + ")" * 97 + "</answer>",

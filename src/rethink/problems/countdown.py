@@ -20,6 +20,7 @@ from rethink.problems.answer_format import AnswerFormat
 from rethink.problems.rows import Columns, Row
 from rethink.seeds import rng, stable_hash
 from rethink.settings import Replies
+from rethink.thinking import after_thinking
 from rethink.types import Demonstration, Problem, Verdict
 
 OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
@@ -136,7 +137,7 @@ def _result(attempt: str) -> tuple[list[int], int] | None:
 
 
 def _last_attempt(reply: str) -> list[str]:
-    return reply.split("?")[-1].split(";")
+    return after_thinking(reply).split("?")[-1].split(";")
 
 
 def _step(text: str) -> tuple[int, str, int, int]:

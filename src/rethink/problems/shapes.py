@@ -26,6 +26,7 @@ from rethink.problems.answer_format import AnswerFormat, read_question_and_answe
 from rethink.problems.shapes_canvas import COLORS, KINDS, Canvas
 from rethink.seeds import rng, stable_hash
 from rethink.settings import Replies
+from rethink.thinking import after_thinking
 from rethink.types import Demonstration, Problem, Verdict
 
 SPLITS = {"train": (range(12), 4000), "validation": (range(12, 14), 400), "test": (range(14, 20), 1600)}
@@ -124,7 +125,7 @@ def verify_lenient(reply: str, gold: str) -> Verdict:
 
 def extract_answer(reply: str, lenient: bool, question: str = "") -> str | None:
     """Return the answer of a reply in lower case: all of it if it is one word, or what follows "answer:"."""
-    text = reply.rpartition("</think>")[2].strip().strip(".!").lower()
+    text = after_thinking(reply).strip().strip(".!").lower()
     if re.fullmatch(r"[\w:]+", text):
         return text
     stated = _STATED.findall(text)

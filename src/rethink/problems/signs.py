@@ -20,6 +20,7 @@ from rethink.problems.answer_format import AnswerFormat
 from rethink.problems.rows import Columns, Row
 from rethink.seeds import rng, stable_hash
 from rethink.settings import Replies
+from rethink.thinking import after_thinking
 from rethink.types import Demonstration, Problem, Verdict
 
 OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
@@ -151,7 +152,8 @@ FORMAT = AnswerFormat(
 
 def _last_attempt(reply: str) -> list[str]:
     """Return the lines of the last attempt, with single spaces."""
-    return [" ".join(line.split()) for line in reply.replace("again", "?").split("?")[-1].split(";")]
+    attempt = after_thinking(reply).replace("again", "?").split("?")[-1]
+    return [" ".join(line.split()) for line in attempt.split(";")]
 
 
 def _made(attempt: str) -> list[Line] | None:
