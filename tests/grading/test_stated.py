@@ -24,7 +24,8 @@ ANSWERS = {
     "The total is 5 + 6 = 11 apples.": "11", "It is 3.14 meters (10.3 feet).": "3.14", "It is 5, not 6.": "5",
     "Thus $x^2$ it is": "x^2", "#### \\frac{1}{2}": "\\frac{1}{2}", "#### 1,000": "1,000",
     "\\[\nx = \\frac{63}{400}\n\\]": "x = \\frac{63}{400}", "It is \\frac{1}{2} here.": "\\frac{1}{2}",
-    "Answer: `42`": "42",
+    "Answer: `42`": "42", "The length is 2√3.": "2√3", "So it is 5π": "5π", "area = 5²": "5²", "It is 3 × 4": "3 × 4",
+    "The area is 25 cm^2.": "25", "They need 3 × 4 = 12.": "12", "The ratio is 3:4.": "3:4", "20 × 3 is 60.": "60",
     "🎉 The answer is 42 🎉!": "42", "So it is **42**.\n\n---": "42",
     # hedges
     "x = 5 or x = 6": "5, 6", "It could be 5, or 6.": "5, 6", "Possible answers: 5 and 6": "5 and 6",

@@ -36,6 +36,10 @@ _CORRECTED = re.compile(r"\s*not\s[^.]*?,?\sbut\s(?:rather\s)?", re.IGNORECASE)
 """What comes before the answer in "the answer is not 3, but 4"."""
 _REMARK = re.compile(r"\s+\([^()]*[^\W\d_]{2}[^()]*\)")
 """What follows an answer: `5, because ...`, `1.5 hours (90 minutes)`."""
+_POWER_OF_UNIT = re.compile(r"(?<=[a-zA-Z]{2})\^\{?-?\d\}?")
+"""The 2 in 5 cm^2, which is no answer."""
+_IS_FORMULA = re.compile(r"[\\^√∛π²³×÷]|\d:\d|\d[a-zA-Z]|[a-zA-Z]\s*[-+*/]|[-+*/]\s*[a-zA-Z]")
+"""What tells a formula from a number: a sign of LaTeX or Unicode, a ratio or time, or a variable."""
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf|operatorname)\{[^{}]*\}")
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
@@ -69,7 +73,7 @@ def _answer_of_line(line: str) -> str | None:
     two = _TWO_NUMBERS.search(plain)
     if two and (not two["and"] or re.search(r"\bbetween\b", plain[: two.start()], re.IGNORECASE)):
         return f"{two['first']}, {two['second']}"
-    kept = _REMARK.sub("", _cut(plain, _REASON))
+    kept = _POWER_OF_UNIT.sub("", _REMARK.sub("", _cut(plain, _REASON)))
     return last_formula(line) or _bare_formula(plain) or final_number(kept) or None
 
 
@@ -141,8 +145,7 @@ def _bare_formula(line: str) -> str | None:
     line = line.strip().rstrip(".!")
     side = line.rpartition("=")[2].strip()
     for part in (side, _last_words(side), _last_run(side)):
-        is_formula = "\\" in part or "^" in part or re.search(r"\d[a-zA-Z]|[a-zA-Z]\s*[-+*/]|[-+*/]\s*[a-zA-Z]", part)
-        if part and is_formula and not _words_in(part):
+        if part and _IS_FORMULA.search(part) and not _words_in(part):
             return part.strip("*$ ")
     return None
 
