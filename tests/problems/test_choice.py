@@ -51,7 +51,8 @@ LENIENT: dict[str, str | None] = {
     "What is left is:\n\n**C. 12 m/s**": "C", "A) Oslo\nB) Rome\nC) Paris": None, "A good choice is hard to make.": None,
     "A is the mass and C is the correct option.": "C", "The answer is C because A is not correct.": "C",
     "I is the current, so I am not sure.": None, "Hence option C.": "C", "Ans: C": "C",
-    "Options A and C are correct.": None,
+    "Options A and C are correct.": None, "If the answer is B, then 0 = 1, which cannot be.\nSo C.": "C",
+    "Assume that the correct answer is C. That fails.": None, "If option B is correct, x = 2. So option C is right.": "C",
 }  # fmt: skip
 
 

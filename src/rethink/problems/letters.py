@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+from functools import partial
 
 _DECORATION = re.compile(r"\\(?:text|math)(?:rm|bf|it|sf|tt)?(?![a-z])|\\[()\[\],;:! ]|[\s{}()\[\]*_$.:]")
 _BE = r"(?:is|must\s+be|should\s+be|would\s+be)\b"
@@ -30,6 +31,10 @@ _CONCLUDED = re.compile(
 )
 _BEFORE = re.compile(rf"[A-Z][)*]{{0,3}}\s*(?:[,/&+]|,?\s*\b(?:and|or|nor)\b)\s*(?:(?i:{_NOUN})\s+)?\Z")
 """What comes before the second letter of "A or B is correct"."""
+_SUPPOSED = re.compile(
+    r"\b(?:if|whether|assum(?:e|ing)|suppos(?:e|ing))\s+(?:that\s+)?(?:the\s+|my\s+)?\Z", re.IGNORECASE
+)
+"""What comes before a statement that is only supposed: "If the answer is B, then"."""
 _WORD = re.compile(r"[^\W_]+|[,;/&+|]")
 _LABEL = re.compile(r"(?:^|(?<=[\s(*]))([A-Z])\)")
 _ANY_LABEL = re.compile(r"(?:^|(?<=[\s(*]))([A-Z])[.):]")
@@ -82,11 +87,11 @@ def stated_letters(text: str) -> set[str]:
 def _answers(text: str) -> list[tuple[int, set[str]]]:
     """Return the position and the letters of each place that states an answer."""
     found: list[tuple[int, set[str]]] = []
-    for statement in _STATEMENT.finditer(text):
+    for statement in filter(partial(_is_meant, text), _STATEMENT.finditer(text)):
         letters = _letters_after(text[statement.end() : statement.end() + 500])
         if letters is not None:
             found.append((statement.start(), letters))
-    for statement in (*_CORRECT.finditer(text), *_CHOSEN.finditer(text)):
+    for statement in filter(partial(_is_meant, text), (*_CORRECT.finditer(text), *_CHOSEN.finditer(text))):
         start = statement.start("letter")
         rest = text[statement.end("letter") : statement.end("letter") + 200].split("\n")[0]
         letters = {statement["letter"]} | _other_letters(_WORD.findall(rest), [rest])
@@ -95,6 +100,11 @@ def _answers(text: str) -> list[tuple[int, set[str]]]:
             letters.add("or")
         found.append((start, letters))
     return found
+
+
+def _is_meant(text: str, statement: re.Match[str]) -> bool:
+    """Return whether a statement is not only supposed."""
+    return not _SUPPOSED.search(text[max(statement.start() - 40, 0) : statement.start()])
 
 
 def _letters_on_last_lines(text: str) -> set[str]:
