@@ -6,6 +6,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rethink.errors import UserError
+
+
+class EngineStoppedError(UserError):
+    """Raised for every call of a policy whose engine has failed for good."""
+
 
 class Cancelled(Exception):
     """Raised in a thread whose call was cancelled."""

@@ -12,7 +12,7 @@ import pytest
 
 from rethink.errors import UserError
 from rethink.models.language_model import LanguageModel
-from rethink.policies.cancel import Cancellation, Cancelled
+from rethink.policies.cancel import Cancellation, Cancelled, EngineStoppedError
 from rethink.policies.local import LocalPolicy
 from rethink.policies.local.live import LiveDecoder
 from rethink.policies.local.live_policy import LivePolicy, open_live_policy
@@ -157,7 +157,7 @@ def test_an_engine_without_a_new_decoder_ends(qwen: LanguageModel, monkeypatch: 
     with pytest.raises(MemoryError):
         live.sample(PROMPTS, 2)
     wait_for(lambda: live.engine.is_closed, 60)
-    with pytest.raises(UserError, match="the engine has stopped: no room"):
+    with pytest.raises(EngineStoppedError, match="the engine has stopped: no room"):
         live.sample(PROMPTS, 2)
     live.close()
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from rethink.errors import UserError
 from rethink.models.chat import Chat
 from rethink.models.forward import Weights
 from rethink.models.forward.weights import logits
 from rethink.policies.local.graphs import Graphs
 from rethink.policies.local.kv_cache import Cache, CacheShape
 from rethink.policies.local.prefill import Prefilled, Prefiller
-from rethink.policies.local.sample_token import sample_token, uniforms
+from rethink.policies.local.sample_token import NAN_LOGITS, sample_token, uniforms
 from rethink.policies.token_policy import Generation, Request
 from rethink.types import Sampling
 
@@ -87,7 +89,8 @@ class Decoder:
     def step(self) -> list[tuple[int, list[Generation]]]:
         """Sample a token for every running row, or admit new rows and sample their first tokens.
 
-        Return the requests that this completes: (i, replies in order of their members)."""
+        Return the requests that this completes: (i, replies in order of their members). Raise UserError if the logits of
+        one of their tokens were NaN."""
         self.finished = []
         has_room = self.n_running == 0 or self.n_running <= REFILL_BELOW * self.shape.n_rows
         if self.waiting and has_room and self._admit():
@@ -181,7 +184,7 @@ class Decoder:
         uniform_N = self.uniform_N_T[rows].gather(1, here[:, None])[:, 0]
         ids, log_probs = self._draw(rows, logits_N_V, uniform_N)
         stopped = (ids[:, None] == self.stop_ids).any(1)
-        ended = live & (stopped | (drawn + 1 == self.cap_N[rows]))
+        ended = live & (stopped | (drawn + 1 == self.cap_N[rows]) | log_probs.isnan())  # `_replies` refuses NaN
         members = self.member_N[rows].masked_fill(~live, dummy)
         self.ids_M_T[members, here], self.log_probs_M_T[members, here] = ids, log_probs
         self.length_M[members], self.stopped_M[members] = drawn + 1, stopped
@@ -219,6 +222,8 @@ class Decoder:
         stopped = self.stopped_M[here].tolist()
         replies: list[Generation] = []
         for g, length in enumerate(self.length_M[here].tolist()):
+            if math.isnan(log_probs[g][length - 1]):
+                raise UserError(NAN_LOGITS)
             replies.append(Generation(ids[g][:length], log_probs[g][:length], stopped[g]))
         return replies
 

@@ -8,8 +8,8 @@ from functools import partial
 from queue import SimpleQueue
 
 from rethink.errors import UserError
-from rethink.policies.cancel import Cancelled
-from rethink.policies.local.live import LiveDecoder, NewToken
+from rethink.policies.cancel import Cancelled, EngineStoppedError
+from rethink.policies.local.live import Failed, LiveDecoder, NewToken
 from rethink.policies.token_policy import Generation, Request
 from rethink.types import Sampling
 
@@ -51,8 +51,8 @@ class EngineCall:
 class Engine:
     """Decodes the requests of many threads together, in a thread that starts at once. Close it at the end.
 
-    If a step fails, every request that is running or waiting fails with its error, and a new decoder takes over. If that
-    cannot be opened either, the engine is closed."""
+    If a request fails, its call gets the error. If a step fails, so does every request that is running or waiting, and a
+    new decoder takes over. If that cannot be opened either, the engine is closed."""
 
     def __init__(self, open_decoder: Callable[[], LiveDecoder]) -> None:
         self.n_sampled_tokens = 0
@@ -137,7 +137,7 @@ class Engine:
                 pass
             self._end(Cancelled())
         except Exception as err:  # not even a new decoder could be opened
-            self._end(UserError(f"the engine has stopped: {err}"))
+            self._end(EngineStoppedError(f"the engine has stopped: {err}"))
 
     def _turn(self) -> bool:
         """Do what was asked for, then a step. Return False once the engine is closed."""
@@ -172,8 +172,13 @@ class Engine:
         self.decoder.step()
         events = self.decoder.take_events()
         for event in events:
-            call, place = self._calls[event.request]
-            if isinstance(event, NewToken):
+            call, place = self._calls.get(event.request, (None, 0))
+            if call is None:  # another request of its call has failed
+                continue
+            if isinstance(event, Failed):
+                call.put(event.error)
+                self._drop(call)
+            elif isinstance(event, NewToken):
                 call.put((place, event.index, event.token))
             else:
                 self.n_sampled_tokens += len(event.reply.ids)

@@ -6,18 +6,20 @@ the rows that run: the columns of the longest prompt, and those since the oldest
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from rethink.errors import UserError
 from rethink.models.chat import Chat
 from rethink.models.forward import Weights
 from rethink.policies.local.decode import Decoder
 from rethink.policies.local.kv_cache import BUCKET, Cache, CacheShape
 from rethink.policies.local.prefill import Prefiller
-from rethink.policies.local.sample_token import sample_token
+from rethink.policies.local.sample_token import NAN_LOGITS, sample_token
 from rethink.policies.token_policy import Generation, Request
 from rethink.types import Sampling
 
@@ -44,6 +46,14 @@ class Ended:
     request: int
     index: int
     reply: Generation
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A request that has no replies, because of the error. It is forgotten; other requests run on."""
+
+    request: int
+    error: UserError
 
 
 class LiveCache(Cache):
@@ -101,7 +111,7 @@ class LiveDecoder(Decoder):
         self.shape = shape
         self._allocate(shape.n_rows)
         self.requests: dict[int, Request] = {}
-        self.events: list[NewToken | Ended] = []
+        self.events: list[NewToken | Ended | Failed] = []
         self._samplings: dict[int, Sampling] = {}
         self._missing: dict[int, int] = {}  # replies that have not ended, by request
         self._watched: set[int] = set()
@@ -143,7 +153,7 @@ class LiveDecoder(Decoder):
                 self._free.append(member)
         self._forget(number)
 
-    def take_events(self) -> list[NewToken | Ended]:
+    def take_events(self) -> list[NewToken | Ended | Failed]:
         """Return what has happened since the last call, in order."""
         events, self.events = self.events, []
         return events
@@ -217,14 +227,25 @@ class LiveDecoder(Decoder):
         self.n_running -= len(rows)
         for row, member in zip(rows, self.member_N[rows].tolist() if rows else [], strict=True):
             number, index = self._owner[member]
-            self._store_prefix(row, self.requests[number].ids, member)
+            self._free.append(member)
+            if number not in self.requests:  # another reply to it has failed
+                continue
             n = int(self.length_M[member])
             ids, log_probs = self.ids_M_T[member, :n].tolist(), self.log_probs_M_T[member, :n].tolist()
+            if math.isnan(log_probs[-1]):
+                self._fail(number)
+                continue
+            self._store_prefix(row, self.requests[number].ids, member)
             self.events.append(Ended(number, index, Generation(ids, log_probs, bool(self.stopped_M[member]))))
-            self._free.append(member)
             self._missing[number] -= 1
             if not self._missing[number]:
                 self._forget(number)
+
+    def _fail(self, number: int) -> None:
+        """Stop a request with NaN in its logits; its last tokens were drawn from nothing."""
+        self.cancel(number)
+        self.events = [event for event in self.events if event.request != number]
+        self.events.append(Failed(number, UserError(NAN_LOGITS)))
 
     def _forget(self, number: int) -> None:
         """Drop a request, and free the slot of its prompt."""

@@ -6,6 +6,7 @@ on the left; if that changes the model's state, they have the same length.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from rethink.models.chat import Chat
 from rethink.models.forward.plain import PlainState, PlainWeights
 from rethink.models.forward.weights import logits
 from rethink.policies.local.prefill import Prefiller
-from rethink.policies.local.sample_token import sample_token, uniforms
+from rethink.policies.local.sample_token import NAN_LOGITS, sample_token, uniforms
 from rethink.policies.token_policy import Generation, Request
 from rethink.types import Sampling
 
@@ -89,15 +90,18 @@ class _Batch:
         self.length_N[here] += running
         stopped = running & (ids[:, None] == stop_ids).any(1)
         self.stopped_N[here] |= stopped
-        self.running_N[here] = running & ~stopped & (self.length_N[here] < self.cap_N[here])
+        # `generations` refuses NaN
+        self.running_N[here] = running & ~stopped & ~log_probs.isnan() & (self.length_N[here] < self.cap_N[here])
         self.n_columns += 1
 
     def generations(self) -> list[Generation]:
-        """Return the replies of all rows."""
+        """Return the replies of all rows, so far. Raise UserError if the logits of a token were NaN."""
         lengths, stopped = self.length_N.tolist(), self.stopped_N.tolist()
         ids, log_probs = self.ids_N_T.tolist(), self.log_probs_N_T.tolist()
         found: list[Generation] = []
         for n, length in enumerate(lengths):
+            if length and math.isnan(log_probs[n][length - 1]):
+                raise UserError(NAN_LOGITS)
             found.append(Generation(ids[n][:length], log_probs[n][:length], stopped[n]))
         return found
 
@@ -144,8 +148,6 @@ class PlainDecoder:
         if self.batch is None:
             self.batch = _Batch(self.waiting.pop(0), self.requests, self.sampling, self.device)
             logits_N_V = logits(self.batch.read_prompts(self.weights), self.weights.head)
-            if logits_N_V.isnan().any():
-                raise UserError("the model's logits are NaN: its weights contain NaN, or overflow in this precision")
             self.prefiller.n_prefilled_tokens += sum(map(len, self.batch.prompts))
         else:
             logits_N_V = logits(self.batch.read_token(self.weights), self.weights.head)

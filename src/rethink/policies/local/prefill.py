@@ -9,7 +9,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from rethink.errors import UserError
 from rethink.models.forward import PackedAttention, PackedRow, Span, Weights
 from rethink.models.forward.attention import PLAIN, Variant
 from rethink.models.forward.embedding import positions_of
@@ -94,14 +93,12 @@ class Prefiller:
         return len(ids) - min(self.prefixes.n_cached(ids), len(ids) - 1)
 
     def prefill(self, weights: Weights, ids_P: Sequence[Ids]) -> tuple[Prefilled, Tensor]:
-        """Return the computed prompts and the logits [P, V] of their next tokens. Raise UserError if these are NaN."""
+        """Return the computed prompts and the logits [P, V] of their next tokens."""
         if self.prefixes is not None:
             self._compute_shared(weights, ids_P, self.prefixes)
         self.n_reused_tokens += sum(len(ids) - self.n_missing(ids) for ids in ids_P)
         prefilled = self._compute(weights, ids_P)
         logits_P_V = logits(prefilled.hidden_P_H, weights.head)
-        if logits_P_V.isnan().any():
-            raise UserError("the model's logits are NaN: its weights contain NaN, or overflow in this precision")
         if self.prefixes is not None:
             self._store(ids_P, prefilled, self.prefixes)
         return prefilled, logits_P_V

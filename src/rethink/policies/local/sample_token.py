@@ -10,6 +10,10 @@ from torch import Tensor
 from rethink.seeds import stable_hash
 from rethink.types import Sampling
 
+NAN_LOGITS = (
+    "the model's logits are NaN: its weights contain NaN, or overflow in this precision (sampler.dtype, model.dtype)"
+)
+
 
 def uniforms(seeds_N: list[tuple[int, int]], n_tokens: int) -> Tensor:
     """Return uniform numbers in (0, 1) [N, T] that depend only on each row's (prompt seed, sample index)."""
@@ -27,13 +31,14 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def sample_token(logits_N_V: Tensor, sampling: Sampling, uniform_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Return token ids [N] and their log-probs [N] under the distribution that they are drawn from (0 if greedy).
+    """Return token ids [N] and their log-probs [N] under the distribution that they are drawn from (0 if greedy). A
+    log-prob is NaN if there is no such distribution, because logits are NaN or infinite.
 
     The cumulative distribution is inverted at `uniform_N`, so a token needs one random number.
     """
     if sampling.temperature == 0:
-        ids_N = logits_N_V.argmax(-1)
-        return ids_N, torch.zeros_like(ids_N, dtype=torch.float32)
+        largest_N, ids_N = logits_N_V.max(-1)
+        return ids_N, torch.zeros_like(largest_N, dtype=torch.float32).masked_fill_(~largest_N.isfinite(), torch.nan)
     log_probs_N_V = _restrict(logits_N_V / sampling.temperature, sampling).log_softmax(-1)
     cumulative_N_V = log_probs_N_V.exp().cumsum(-1, dtype=torch.float64)
     # Scale by the last entry, not by 1: rounding of the sum must not point past the last token.
