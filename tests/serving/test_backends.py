@@ -13,6 +13,7 @@ import pytest
 from rethink.build import build_prompts, local_policy, open_model
 from rethink.commands.serve import serve_model
 from rethink.evaluation.evaluate import make_setup
+from rethink.policies.cancel import Cancellation
 from rethink.policies.local.live_policy import open_live_policy
 from rethink.problems.question import as_problem
 from rethink.recipe import Recipe, load_recipe
@@ -105,6 +106,15 @@ def test_an_endpoint_is_asked_twice(proxy: httpx2.AsyncClient, endpoint: FakeEnd
         assert one.headers["authorization"] == "Bearer sk-upstream-42"
     assert [m["content"] for m in draft.body["messages"]] == [*(turn.content for turn in EARLIER), "2 + 2?"]
     assert refinement.body["messages"][:3] == draft.body["messages"]
+
+
+def test_a_client_that_leaves_ends_its_requests_to_an_endpoint(endpoint: FakeEndpoint) -> None:
+    """Guards against choices that work for nobody until the endpoint says something."""
+    recipe = load_recipe(None, ["model.path=big", f"endpoint.url={endpoint.url}", "judge.path=self"])
+    model, cancellation = serve_model(recipe, "big", LIMITS, None), Cancellation()
+    for open_policy in (model.open_policy, model.open_judge):
+        policy: Any = open_policy(cancellation, ()) if open_policy is not None else None
+        assert policy.cancellation is cancellation
 
 
 def test_a_judge_and_a_vote_behind_an_endpoint(proxy: httpx2.AsyncClient, endpoint: FakeEndpoint) -> None:

@@ -135,11 +135,15 @@ def _open_live(recipe: Recipe, limits: Limits) -> LivePolicy:
 
 
 def _remote(recipe: Recipe, endpoint: EndpointSettings, model: str) -> OpenPolicy:
-    """Return what opens a policy over an endpoint: one for each call, because its failures are counted."""
+    """Return what opens a policy over an endpoint: one for each call, because its failures are counted, and because a
+    client that leaves ends its requests."""
     from rethink.policies.endpoint.policy import EndpointPolicy
 
     def open_policy(cancellation: Cancellation, stop: Sequence[str]) -> Policy:
-        return EndpointPolicy(endpoint, model, recipe.evaluation.sampling, overlong="skip", warn=warn, stop=stop)
+        sampling = recipe.evaluation.sampling
+        return EndpointPolicy(
+            endpoint, model, sampling, overlong="skip", warn=warn, stop=stop, cancellation=cancellation
+        )
 
     open_policy(Cancellation(), ())  # refuse a wrong URL now
     return open_policy

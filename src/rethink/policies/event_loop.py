@@ -9,17 +9,23 @@ from collections.abc import Callable, Coroutine, Generator, Iterable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from rethink.policies.cancel import Cancellation
+
 T = TypeVar("T")
 
 LINGER_S = 1.0
 """Seconds that an interrupted call waits for its connections to close."""
 
 
-def iterate_in_thread(work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> Generator[T, None, None]:
+def iterate_in_thread(
+    work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]], cancellation: Cancellation | None = None
+) -> Generator[T, None, None]:
     """Yield each item that the coroutine passes to its argument, while it runs; then raise its error, if any.
 
     The coroutine runs in another thread, because the caller's may already run an event loop (as in a notebook). Closing
-    the iterator or Ctrl-C cancels it."""
+    the iterator or Ctrl-C cancels it. So does `cancellation`, also while nothing comes; then raise Cancelled."""
+    if cancellation is not None:
+        cancellation.check()
     items: SimpleQueue[list[T]] = SimpleQueue()
     done = threading.Event()
 
@@ -32,12 +38,23 @@ def iterate_in_thread(work: Callable[[Callable[[T], None]], Coroutine[Any, Any, 
     loop = asyncio.new_event_loop()
     task = loop.create_task(run())
     threading.Thread(target=_drive, args=(loop, task, done), name="event-loop", daemon=True).start()
-    try:
-        while item := items.get():
-            yield item[0]
-    except BaseException:
+
+    def cancel() -> None:
         with contextlib.suppress(RuntimeError):  # the loop may have closed in the meantime
             loop.call_soon_threadsafe(task.cancel)
+
+    def stop() -> None:
+        cancel()
+        items.put([])  # the coroutine may not have begun, and then never ends
+
+    try:
+        with contextlib.nullcontext() if cancellation is None else cancellation.doing(stop):
+            while item := items.get():
+                yield item[0]
+        if cancellation is not None:
+            cancellation.check()
+    except BaseException:
+        cancel()
         done.wait(LINGER_S)
         raise
     done.wait()

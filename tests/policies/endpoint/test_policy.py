@@ -13,6 +13,7 @@ import pytest
 from rethink.errors import UserError
 from rethink.objectives import PolicyGradient, Update
 from rethink.policies.base import Policy
+from rethink.policies.cancel import Cancellation, Cancelled
 from rethink.types import Group, Message, Sampling
 from support.fake_endpoint import (
     PATIENCE_S,
@@ -207,3 +208,29 @@ def test_an_interrupt_does_not_wait_for_the_server(endpoint: FakeEndpoint) -> No
             thread.join()  # ends at once if the requests were cancelled, else when the server has answered them
     assert released == []
     assert len(endpoint.asked) == 3
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_cancelled_call_does_not_wait_for_the_server(endpoint: FakeEndpoint, streams: bool) -> None:
+    """Regression: a call of a client that had left waited for the next piece of text. While a model thought behind the
+    endpoint, such calls filled the server that they came through."""
+    cancellation = Cancellation()
+    released: list[bool] = []
+
+    def leave(asked: Asked) -> Answer:
+        cancellation.set()
+        released.append(endpoint.hold())
+        return echo(asked)
+
+    endpoint.script = leave
+    policy = make_policy(endpoint, cancellation=cancellation)
+
+    def ask() -> object:
+        return policy.stream(make_prompt("a"), None, print) if streams else policy.sample(make_prompts(3), 2)
+
+    with pytest.raises(Cancelled):
+        ask()
+    assert released == []
+    with pytest.raises(Cancelled):
+        policy.sample([make_prompt("late")], 1)
+    assert "late" not in [asked.content for asked in endpoint.asked]

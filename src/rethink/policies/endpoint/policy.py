@@ -17,6 +17,7 @@ import openai
 from rethink.credentials import ApiKey, scrub
 from rethink.errors import UserError
 from rethink.policies.base import Policy
+from rethink.policies.cancel import Cancellation
 from rethink.policies.endpoint.connection import open_client
 from rethink.policies.endpoint.explain import explain, served_models
 from rethink.policies.endpoint.failures import Failures
@@ -67,7 +68,8 @@ class EndpointPolicy(Policy):
     - A prompt that is too long for the model is skipped and counted in `n_overlong`, or raises UserError (`overlong`).
     - A parameter that the server does not support is left out from then on. All other failures raise UserError.
 
-    `stop` holds strings that end a reply, as far as the server honors them.
+    `stop` holds strings that end a reply, as far as the server honors them. `cancellation` ends requests in flight; the
+    call then raises Cancelled.
 
     `key` (default: the environment variable `endpoint.key_env`) is sent in requests and shown nowhere. `warn` is called
     once per parameter left out, and for the first prompt that is over-long or not graded. docs/endpoints.md lists what
@@ -86,6 +88,7 @@ class EndpointPolicy(Policy):
         overlong: Literal["skip", "refuse"] = Sampler.overlong_prompts,
         warn: Callable[[str], None] = warnings.warn,
         stop: Sequence[str] = (),
+        cancellation: Cancellation | None = None,
     ) -> None:
         if endpoint.concurrency < 1 or endpoint.retries < 0 or endpoint.timeout_s <= 0:
             raise UserError("an endpoint needs concurrency of at least 1, retries of at least 0 and timeout_s above 0")
@@ -96,6 +99,7 @@ class EndpointPolicy(Policy):
         self.sampling = sampling
         self.overlong = overlong
         self.stop = stop
+        self.cancellation = cancellation
         self.n_overlong = 0
         self._failures = Failures(warn)
         self._answered: list[dict[str, str]] = PROBE
@@ -117,7 +121,7 @@ class EndpointPolicy(Policy):
 
         Raise UserError if the server refuses every request or keeps failing. Closing the iterator cancels pending
         requests."""
-        return iterate_in_thread(partial(self._sample_all, prompts, n, sampling or self.sampling))
+        return iterate_in_thread(partial(self._sample_all, prompts, n, sampling or self.sampling), self.cancellation)
 
     def stream(self, prompt: Prompt, sampling: Sampling | None, on_text: Callable[[str], None]) -> Sample | None:
         """Return the sample of `sample([prompt], 1, sampling)`, or None if the prompt was skipped as over-long.
@@ -126,7 +130,8 @@ class EndpointPolicy(Policy):
         refused, and for any failure after the first piece, because a retry would repeat text. A reply with its finish
         reason counts as complete."""
         found: Sample | None = None
-        with closing(iterate_in_thread(partial(self._stream_one, prompt, sampling or self.sampling))) as items:
+        work = partial(self._stream_one, prompt, sampling or self.sampling)
+        with closing(iterate_in_thread(work, self.cancellation)) as items:
             for item in items:
                 if isinstance(item, str):
                     on_text(item)
