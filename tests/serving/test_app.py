@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from rethink.policies.cancel import EngineStoppedError
 from rethink.policies.fake import FakePolicy
 from rethink.serving.app import LOCAL_HOSTS
 from rethink.serving.chat_request import read_chat_request
@@ -381,6 +382,27 @@ def test_a_draining_server_ends_what_runs_and_refuses_the_rest() -> None:
         go.set()
         assert (await running).json()["choices"][0]["message"]["content"] == "done"
         assert await asyncio.wait_for(draining, 60)
+
+    run(work)
+
+
+def test_a_server_whose_engine_has_stopped_says_so() -> None:
+    """Regression: clients got HTTP 400, as if their requests were wrong, and /health still answered 200, so nobody
+    restarted the server."""
+
+    def script(prompt: Prompt, index: int, version: int) -> str:
+        raise EngineStoppedError("the engine has stopped: CUDA error")
+
+    async def work() -> None:
+        server = FakeServer(script)
+        assert (await server.client.get("/health")).status_code == 200
+        for stream in (False, True):
+            answer = await server.ask(stream=stream)
+            assert answer.status_code == 503
+            assert "must be restarted" in answer.json()["error"]["message"]
+        health = await server.client.get("/health")
+        assert (health.status_code, health.json()) == (503, {"status": "failed"})
+        assert server.notes == ["the engine has stopped: CUDA error; restart the server"]
 
     run(work)
 

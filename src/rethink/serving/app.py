@@ -125,6 +125,8 @@ class App:
     async def _health(self, request: Request) -> Response:
         if self.service.is_draining:
             return json_response({"status": "shutting down"}, 503)
+        if self.service.has_failed:
+            return json_response({"status": "failed"}, 503)
         return json_response({"status": "ok"})
 
     async def _metrics(self, request: Request) -> Response:

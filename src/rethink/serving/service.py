@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from rethink.errors import UserError
-from rethink.policies.cancel import Cancellation, Cancelled
+from rethink.policies.cancel import Cancellation, Cancelled, EngineStoppedError
 from rethink.serving.api_error import ApiError
 from rethink.serving.chat_request import ChatRequest
 from rethink.serving.completion import Envelope, Said
@@ -116,6 +116,7 @@ class Service:
         self.model, self.limits, self.note = model, limits, note
         self.metrics = Metrics()
         self.is_draining = False
+        self.has_failed = False  # for good: the engine has stopped
         self._n_choices = 0  # running or waiting
         self._calls: set[Call] = set()
         self._threads = ThreadPoolExecutor(limits.concurrency, "choice")
@@ -162,6 +163,11 @@ class Service:
             return error
         if isinstance(error, Cancelled):
             return ApiError(503, "the server stopped before the reply was complete", retry_after_s=10)
+        if isinstance(error, EngineStoppedError):
+            if not self.has_failed:
+                self.note(f"{error}; restart the server")
+            self.has_failed = True
+            return ApiError(503, "the server has failed and must be restarted; its log says why")
         if isinstance(error, UserError):
             return ApiError(502 if self.model.is_remote else 400, str(error))
         self.note(f"internal error: {where(error)}")
