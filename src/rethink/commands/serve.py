@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 ROWS_PER_CHOICE = 4
 """Rows of the KV cache for each choice that is worked on, as far as memory allows: votes decode several replies at once."""
 
+IMAGE_BYTES = 2**29
+"""The vectors of images that a server keeps; a training run, which meets its images again, keeps more."""
+
 MIN_KEY = 8
 
 
@@ -124,6 +127,8 @@ def _open_live(recipe: Recipe, limits: Limits) -> LivePolicy:
     from rethink.policies.local.live_policy import open_live_policy
 
     local = local_policy(recipe, load(recipe.model, recipe.seed), recipe.evaluation.sampling)
+    if local.model.image_vectors is not None:
+        local.model.image_vectors.limit_bytes = IMAGE_BYTES
     positions = local.max_positions
     n_new = limits.max_tokens if positions is None else min(limits.max_tokens, positions // 2)
     n_prompt = recipe.sampler.max_prompt_tokens

@@ -25,6 +25,10 @@ OF_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 NO_IMAGES = "it has no vision tower, is opened without it, or its folder has no image processor"
 """Why most models take no images."""
 
+TEXT_BYTES, ENTRY_BYTES = 2**28, 256
+"""What the texts of images may take, and about what each image takes besides its text, which others may share. The least
+recently used are dropped first: a server meets new images as long as it runs."""
+
 KEPT = 4
 """Images whose pixels are kept, because prompt and vectors are usually wanted one soon after the other."""
 
@@ -43,9 +47,10 @@ class ImageText:
         self.token_id = self.tokenizer.convert_tokens_to_ids(self.place) if token_id is None else token_id
         self.token: str = self.tokenizer.convert_ids_to_tokens(self.token_id)
         self._place = re.compile(f"(?<!{OPEN}){re.escape(self.place)}")
-        self._texts: dict[str, str] = {}  # by digest
-        self._same: dict[str, str] = {}  # equal texts, once
-        self._grids: dict[str, tuple[int, int, int]] = {}
+        self._texts: OrderedDict[str, str] = OrderedDict()  # by digest
+        self._same: dict[str, tuple[str, int]] = {}  # equal texts, once, and by how many images
+        self._n_bytes = 0
+        self._grids: dict[str, tuple[int, int, int]] = {}  # of the same images, as far as they have some
         self._recent: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._lock = RLock()
 
@@ -124,6 +129,7 @@ class ImageText:
     def grid_of(self, image: Image) -> tuple[int, int, int]:
         """Return the times, rows and columns of an image's vectors."""
         with self._lock:
+            self.text_of(image)
             if image.digest not in self._grids:
                 merged = int(self.processor.image_processor.merge_size)
                 t, h, w = self._process(image)["image_grid_thw"][0].tolist()
@@ -139,8 +145,23 @@ class ImageText:
                 if not 0 < text.count(self.token) <= MAX_VECTORS:
                     n = text.count(self.token)
                     raise UserError(f"the image {image.name} has {n} vectors, not 1 to {MAX_VECTORS}; make it smaller")
-                self._texts[image.digest] = self._same.setdefault(text, text)
+                self._keep(image.digest, text)
+            self._texts.move_to_end(image.digest)
             return self._texts[image.digest]
+
+    def _keep(self, digest: str, text: str) -> None:
+        """Keep the text of an image, and drop the oldest ones beyond the limit."""
+        shared, n_images = self._same.get(text, (text, 0))
+        self._same[text] = shared, n_images + 1
+        self._texts[digest] = shared
+        self._n_bytes += ENTRY_BYTES + (0 if n_images else len(text))
+        while self._n_bytes > TEXT_BYTES and len(self._texts) > 1:
+            old, text = self._texts.popitem(last=False)
+            self._grids.pop(old, None)
+            shared, n_images = self._same.pop(text)
+            if n_images > 1:
+                self._same[shared] = shared, n_images - 1
+            self._n_bytes -= ENTRY_BYTES + (len(text) if n_images == 1 else 0)
 
     def inputs(self, image: Image) -> dict[str, Any]:
         """Return what the tower reads: the pixels, and what belongs to them."""

@@ -21,6 +21,8 @@ CACHE_BYTES = 4 * 2**30
 """Vectors of images that are kept in the CPU's memory: 1 MiB holds 128 of 2,048 numbers. The least recently used are
 dropped first, and computed again when they are needed."""
 
+MOST_GRIDS = 100_000
+
 
 class ImageVectors:
     """The vectors of `module`'s tower, by the ids that stand for them in a prompt (`images.ids_of`).
@@ -82,9 +84,12 @@ class ImageVectors:
     def _grid_of(self, i: int) -> tuple[int, int, int]:
         """Return the times, rows and columns of the image that an id is of."""
         key = split_id(i)[0]
-        if key not in self._grids:
-            self._grids[key] = self.text.grid_of(find_by_key(key))
-        return self._grids[key]
+        found = self._grids.get(key)
+        if found is None:
+            if len(self._grids) >= MOST_GRIDS:
+                self._grids = {}
+            self._grids[key] = found = self.text.grid_of(find_by_key(key))
+        return found
 
     def rows(self, ids: Sequence[int]) -> Tensor:
         """Return the vectors [N, H] with these ids."""
