@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from rethink.commands.plan import _tokens
+from rethink.objectives import Update
+from rethink.plan.token_counts import BatchCounts, SampleRequest
+from rethink.types import Sampling
 from support.command_line import Rethink, assert_one_message
 
 CONFIGS = Path(__file__).parent.parent / "support" / "configs"
@@ -25,6 +29,13 @@ def test_a_plan_that_fits(rethink: Rethink) -> None:
     # 32 problems, 8 samples of at most 24 tokens, half of it expected; each phase is in one update of two.
     assert plan["updates"]["most"]["sampled"] == {"solve": 32 * 8 * 24 / 2, "refine": 32 * 8 * 24 / 2}
     assert plan["updates"]["mean"]["sampled"]["solve"] == 32 * 8 * 12 / 2
+
+
+def test_each_call_of_a_phase_counts() -> None:
+    """Regression: of several calls of a phase, as in rounds of merging, the table showed the last one."""
+    calls = [SampleRequest(phase, (9,), 1, Sampling(), n) for phase, n in (("solve", 70), ("merge", 30), ("merge", 11))]
+    found = _tokens(BatchCounts(calls, [Update("one", ()), Update("two", ())]))
+    assert found["sampled"] == {"solve": 35, "merge": 20.5}
 
 
 @pytest.mark.slow

@@ -127,7 +127,7 @@ def _tokens(counted: BatchCounts) -> dict[str, Any]:
     prompts = others = 0
     for request in counted.requests:
         if request.role == "policy":
-            sampled[request.phase] = request.n_sampled
+            sampled[request.phase] = sampled.get(request.phase, 0) + request.n_sampled
             prompts += sum(request.prompts)
         else:
             others += request.n_sampled
@@ -146,6 +146,8 @@ def _assumptions(recipe: Recipe, lengths: Lengths, problems: str, n_gpus: int, h
         "kernels: those of a CPU, with the GPU's dtypes; nothing was measured on a GPU",
         "evaluation and checkpoints are not counted",
     ]
+    if recipe.sampler.engine == "vllm":
+        found.append("sampling: as with sampler.engine = local; what vLLM takes is not counted (sampler.gpu_memory)")
     if n_gpus > 1:
         found.append(
             "several GPUs: weights, gradients and optimizer are sharded (FSDP2); two layers at a time, the embedding and "
