@@ -32,7 +32,8 @@ class FakeVllm:
 
     `script` maps a request's body to the ids of the reply, `log_probs` prompt and ids to their log-probs. `answers` has,
     by path, answers to send once instead of the usual ones. `label` is the version of the weights. With `lora`, it loads
-    adapters: `adapters` has their files' content by name, and `weights` is then only what was sent besides.
+    adapters: `adapters` has their files' content by name, and `weights` is then only what was sent besides. `sent` has the
+    names in each file of weights, and `staying` those that are sent once.
     """
 
     def __init__(self, stop_id: int, **model: Any) -> None:
@@ -47,6 +48,8 @@ class FakeVllm:
         self.label = "default"
         self.init_info: dict[str, Any] = {}
         self.weights: dict[str, Tensor] = {}
+        self.staying: dict[str, Tensor] = {}
+        self.sent: list[list[str]] = []
         self.events: list[str] = []
         self.requests: list[dict[str, Any]] = []
         self.answers: dict[str, list[Answer]] = {}
@@ -64,7 +67,7 @@ class FakeVllm:
         self._server = LoopbackServer(address, _handler(self))
         self.port = int(self._server.server_address[1])
         self.label = "default"
-        self.adapters = {}
+        self.adapters, self.staying = {}, {}
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def kill(self) -> None:
@@ -139,7 +142,10 @@ class FakeVllm:
                 probe = self.init_info.get("probe")
                 return (200, {}) if probe is None or Path(probe).is_file() else (500, {"error": "no such file"})
             case "/update_weights" if self.paused:
-                self.weights = load_file(body["update_info"]["file"])
+                sent = load_file(body["update_info"]["file"])
+                self.staying |= sent if body["update_info"].get("stays") else {}
+                self.weights = {**self.staying, **sent}
+                self.sent.append(sorted(sent))
             case "/finish_weight_update":
                 self.label = body["weight_version"]
             case "/update_weight_version":

@@ -12,6 +12,7 @@ import torch
 from rethink.build import Warn, local_policy, open_model
 from rethink.distributed import Ranks, check_same_package
 from rethink.models import bundled, lora
+from rethink.models.forward.embedding import tower_names
 from rethink.models.gguf.folder import model_folder
 from rethink.models.gguf.locate import find, is_gguf
 from rethink.models.language_model import LanguageModel, pick_dtype
@@ -101,7 +102,7 @@ def _vllm_on_ranks(
     from rethink.policies.vllm.adapter import AdapterSource
     from rethink.policies.vllm.transfer import WeightSource
 
-    weights = WeightSource(engine.shapes, engine.named_weights)
+    weights = WeightSource(engine.shapes, engine.named_weights, tower_names(model.module))
     adapter = None
     if recipe.lora.rank:
         parameters = lora.adapter_parameters(engine.model.module)

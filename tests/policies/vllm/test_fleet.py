@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from rethink.errors import UserError
+from rethink.models.forward.embedding import tower_names
 from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
+from rethink.models.lora import named_weights
 from rethink.policies.vllm import server
 from support.fake_endpoint import make_prompt
 from support.fake_vllm import FakeVllm
+from support.vision_models import save_vision_model
 from support.vllm_policy import PROMPTS, PUBLISH, ids_of, make_policy, three_servers, without_delays
 
 _no_delays = pytest.fixture(autouse=True)(without_delays)
@@ -87,6 +93,29 @@ def test_a_restarted_server_gets_the_weights_first(qwen: LanguageModel, fakes: l
     assert fakes[0].events == PUBLISH
     policy.sample(PROMPTS, 3)
     assert len(fakes[0].requests) > n_before
+
+
+def test_a_frozen_tower_is_sent_once(tmp_path: Path, fakes: list[FakeVllm]) -> None:
+    """Guards against gigabytes that never change in each update, a server without them, and a layer of the language model
+    that is taken for one of the tower."""
+    model = load_model(str(save_vision_model(tmp_path, "Idefics3")))
+    names = {name for name, _ in named_weights(model)}
+    tower = {name for name in names if ".text_model." not in name and not name.startswith("lm_head.")}
+    assert tower_names(model.module) == tower
+    policy = make_policy(model, *fakes[:2], warn=lambda _: None)
+    policy.publish(1)
+    policy.publish(2)
+    for fake in fakes[:2]:
+        assert list(map(set, fake.sent)) == [tower, names - tower, names - tower]
+        assert fake.weights.keys() == names
+    fakes[0].kill()
+    fakes[0].start()
+    policy.fleet.mark_lost(policy.fleet.servers[0], "restarted")
+    policy.publish(3)
+    policy.publish(4)
+    assert fakes[0].weights.keys() == names
+    assert list(map(set, fakes[0].sent[-3:])) == [tower, names - tower, names - tower]
+    assert all(torch.equal(fakes[0].weights[name], weight) for name, weight in named_weights(model))
 
 
 def test_weights_of_another_run_are_noticed(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:

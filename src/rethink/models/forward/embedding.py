@@ -76,6 +76,16 @@ def tower_parameters(module: Any) -> list[Parameter]:
     return [p for p in module.parameters() if p not in own]
 
 
+def tower_names(module: Any) -> frozenset[str]:
+    """Return the names of the tower's weights in a state dict, buffers included."""
+    if not has_vision_tower(module.config):
+        return frozenset()
+    own: set[Tensor] = set()
+    for part in (body(module), module.get_output_embeddings()):
+        own.update(part.state_dict(keep_vars=True).values())
+    return frozenset(name for name, tensor in module.state_dict(keep_vars=True).items() if tensor not in own)
+
+
 def decoder_layers(module: Any) -> list[Any]:
     """Return the layers of the language model, which training in several processes gathers one at a time."""
     names = set(getattr(module, "_no_split_modules", None) or ())

@@ -23,14 +23,16 @@ class FilesInit(WeightTransferInitInfo):  # type: ignore[misc]
 
 @dataclass
 class FilesUpdate(WeightTransferUpdateInfo):  # type: ignore[misc]
-    """A safetensors file with all weights, by their Hugging Face names."""
+    """A safetensors file with weights, by their Hugging Face names. Those that stay are not sent in later updates."""
 
     file: str
+    stays: bool = False
 
 
 class FilesEngine(WeightTransferEngine[FilesInit, FilesUpdate]):  # type: ignore[misc]
-    """Load all weights from a file on this machine."""
+    """Load all weights from files on this machine."""
 
+    _staying: frozenset[str] = frozenset()  # loaded in an earlier update
     init_info_cls = FilesInit
     update_info_cls = FilesUpdate
 
@@ -45,7 +47,8 @@ class FilesEngine(WeightTransferEngine[FilesInit, FilesUpdate]):  # type: ignore
     def start_weight_update(self) -> None:
         """Prepare for weights in the checkpoint's format; vLLM converts each layer once it is complete."""
         # With --enable-lora, layers are wrapped, but weights are loaded by the names that they have without it.
-        self._missing = {name.replace(".base_layer.", ".") for name, _ in self.model.named_parameters()}
+        names = {name.replace(".base_layer.", ".") for name, _ in self.model.named_parameters()}
+        self._missing = names - self._staying
         initialize_layerwise_reload(self.model)
 
     def update_weights(self, update_info: dict[str, str]) -> None:
@@ -55,7 +58,9 @@ class FilesEngine(WeightTransferEngine[FilesInit, FilesUpdate]):  # type: ignore
     def receive_weights(self, update_info: FilesUpdate) -> None:
         """Load the file. Raise ValueError for names that the model does not have."""
         try:
-            self._missing -= self.model.load_weights(_tensors(update_info.file))
+            loaded = self.model.load_weights(_tensors(update_info.file))
+            self._missing -= loaded
+            self._staying |= loaded if update_info.stays else set()
         except BaseException:
             self._finalize()  # otherwise the next update would start from half-loaded weights
             raise

@@ -10,6 +10,7 @@ import socket
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rethink.errors import UserError, install_extra
+from rethink.models.forward.embedding import tower_names
 from rethink.models.language_model import LanguageModel
 from rethink.models.lora import named_weights
 from rethink.policies.vllm.plugin import FILES
@@ -31,10 +33,12 @@ Shapes = list[tuple[str, tuple[int, ...]]]
 @dataclass(frozen=True)
 class WeightSource:
     """The trainer's weights: `shapes` returns their Hugging Face names and shapes, tied ones once; `current` returns names
-    and present values in the same order. A sharded trainer gathers them one by one: iterate to the end."""
+    and present values in the same order. A sharded trainer gathers them one by one: iterate to the end. `frozen` names
+    those that training never changes, a vision tower's: servers get them once."""
 
     shapes: Callable[[], Shapes]
     current: Callable[[], Iterable[tuple[str, Tensor]]]
+    frozen: frozenset[str] = frozenset()
 
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -58,6 +62,7 @@ def module_weights(model: LanguageModel) -> WeightSource:
     return WeightSource(
         lambda: [(name, tuple(weight.shape)) for name, weight in named_weights(base)],
         lambda: named_weights(model),
+        tower_names(base.module),
     )
 
 
@@ -88,22 +93,39 @@ class FileSender:
         self.dtype = dtype
         self.folder = Path(tempfile.mkdtemp(prefix="rethink-", dir=shared_memory()))
         self._remove = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        self._has_frozen = False
         probe = self.folder / "probe"
         probe.touch()
         client.init_weight_transfer_engine({"probe": str(probe)})
 
     def send(self) -> None:
-        """Send the present weights to all servers. Raise UserError if the file cannot be written."""
-        file = self.folder / "weights.safetensors"
+        """Send the present weights to all servers: the first time all of them, later those that are not frozen. Raise
+        UserError if a file cannot be written."""
+        frozen: dict[str, Tensor] = {}
+        trained: dict[str, Tensor] = {}
+        for name, weight in self.weights.current():
+            if name not in self.weights.frozen:
+                trained[name] = weight.to("cpu", self.dtype).contiguous()
+            elif not self._has_frozen:
+                frozen[name] = weight.to("cpu", self.dtype).contiguous()
+        with self._written("frozen", frozen) as once, self._written("weights", trained) as file:
+            self.client.start_weight_update()
+            if frozen:
+                self.client.update_weights({"file": once, "stays": True})
+            self.client.update_weights({"file": file})
+            self.client.finish_weight_update()
+        self._has_frozen = True
+
+    @contextmanager
+    def _written(self, name: str, tensors: dict[str, Tensor]) -> Iterator[str]:
+        """Write tensors to a file, which is removed at the end."""
+        file = self.folder / f"{name}.safetensors"
         try:
-            tensors = {name: weight.to("cpu", self.dtype).contiguous() for name, weight in self.weights.current()}
             try:
                 save_file(tensors, file)
             except (OSError, RuntimeError, SafetensorError) as err:
                 raise UserError(f"cannot write the weights to {file}: {err}; is there enough memory for them?") from err
-            self.client.start_weight_update()
-            self.client.update_weights({"file": str(file)})
-            self.client.finish_weight_update()
+            yield str(file)
         finally:
             file.unlink(missing_ok=True)
 
@@ -125,13 +147,18 @@ class VllmSender:
                 f"the backend {backend} needs vLLM in the trainer's environment too: {install_extra('vllm')}"
             ) from err
 
-        class Source(vllm_transfer.WeightSource):  # type: ignore[misc]
-            def metadata(self) -> list[Any]:
-                return [vllm_transfer.ParamMeta(name, dtype, shape) for name, shape in weights.shapes()]
+        self._frozen = weights.frozen
+        self._sent: frozenset[str] = frozenset()  # and need not be sent again
 
-            def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        class Source(vllm_transfer.WeightSource):  # type: ignore[misc]
+            def metadata(source) -> list[Any]:
+                shapes = [(name, shape) for name, shape in weights.shapes() if name not in self._sent]
+                return [vllm_transfer.ParamMeta(name, dtype, shape) for name, shape in shapes]
+
+            def __iter__(source) -> Iterator[tuple[str, Tensor]]:
                 for name, weight in weights.current():
-                    yield name, weight.to(dtype)
+                    if name not in self._sent:
+                        yield name, weight.to(dtype)
 
         init: Any
         if backend == "ipc":
@@ -146,8 +173,9 @@ class VllmSender:
         self._engine = vllm_transfer.WeightTransferTrainerFactory.trainer_init(init, client=client, source=Source())
 
     def send(self) -> None:
-        """Send the present weights to all servers."""
+        """Send the present weights to all servers: the first time all of them, later those that are not frozen."""
         self._engine.send_weights()
+        self._sent = self._frozen
 
     def close(self) -> None:
         """Shut the engine down."""
