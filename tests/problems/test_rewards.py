@@ -21,9 +21,9 @@ from rethink.grading.user_function import find_function
 from rethink.objectives import Objective, Update
 from rethink.problems.answer_format import read_after
 from rethink.problems.mathematics import FORMAT
-from rethink.problems.rewards import Grader, build_grader, grade
+from rethink.problems.rewards import Grader, build_grader, grade, runs_in_workers
 from rethink.problems.rows import Row
-from rethink.problems.source import find_answer_format, load_problems
+from rethink.problems.source import ANSWER_FORMATS, find_answer_format, load_problems
 from rethink.recipe import load_recipe
 from rethink.settings import ProblemSource, Reward
 from rethink.training.alarms import find_alarms
@@ -162,6 +162,12 @@ def test_a_verifier_that_raises_in_the_probe_is_accepted(tmp_path: Path) -> None
     """Guards against refusing a verifier because it cannot read a bare gold answer."""
     file = problem_file(tmp_path, ["raises"])
     assert load_problems(ProblemSource(str(file), verifier="own:returns", verifier_in_process=True))
+
+
+def test_what_compares_formulas_is_graded_at_once() -> None:
+    """Guards against formats whose formulas wait for each other, and threads for comparisons of letters."""
+    for name in ANSWER_FORMATS:
+        assert runs_in_workers(ANSWER_FORMATS[name].verify) is (name in ("boxed", "mixed")), name
 
 
 @pytest.mark.slow

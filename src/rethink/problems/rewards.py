@@ -26,7 +26,7 @@ VERDICT = "verdict"
 ARGUMENTS = ("reply", "gold", "question", "right", "n_tokens", "stop", "phase", "row")
 """The parameters that a user's reward function may have."""
 
-IN_WORKERS = ("rethink.problems.mathematics", "rethink.problems.gym")
+IN_WORKERS = ("rethink.problems.mathematics", "rethink.problems.mixed", "rethink.problems.gym")
 """Modules whose verifiers do the work in worker processes (`grading.pool`)."""
 
 T = TypeVar("T")
