@@ -275,6 +275,13 @@ def test_rows_in_memory() -> None:
             list(object_rows(rows, ()))
 
 
+def test_missing_cells_of_pandas_are_empty() -> None:
+    """Guards against pandas' NA, which is neither true nor false: `convert_dtypes` and new readers write it."""
+    table = pd.DataFrame({"a": [1, None], "b": ["x", None], "c": [True, None]}).convert_dtypes()
+    rows = [row.values for row in object_rows(table, ())]
+    assert rows == [{"a": 1, "b": "x", "c": True}, dict.fromkeys("abc")]
+
+
 TABLES = {
     "question,answer\n1?,2\n,\n , \n": [("line 2", "1?")],
     "sep=;\r\nquestion;answer\r\n1?;2\r\n": [("line 3", "1?")],

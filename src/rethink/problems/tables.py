@@ -85,13 +85,15 @@ def rows_of(rows: object, splits: tuple[str, ...]) -> Iterable[Any]:
 
 
 def plain(value: Any) -> Any:
-    """Return a value with numpy scalars and arrays, tuples and mappings as Python's own types."""
+    """Return a value with numpy scalars and arrays, tuples and mappings as Python's own types, and pandas' NA as None."""
     if isinstance(value, str | int | float | bool | None) and type(value).__module__ == "builtins":
         return value
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if type(value).__name__ == "NAType":  # pandas has it in columns of integers, text and bools
+        return None
     if type(value).__name__ in ("float32", "float16"):
         return float(str(value))
     if hasattr(value, "tolist"):  # numpy
