@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from rethink.evaluation.drafts import (
 )
 from rethink.evaluation.evaluate import Drafts, EvaluationSpec, evaluate, make_setup, resumable_answers, run_evaluation
 from rethink.evaluation.summary import summarize
+from rethink.jsonl import to_json
 from rethink.policies.base import Policy
 from rethink.policies.fake import FakePolicy
 from rethink.problems import mathematics
@@ -55,13 +56,14 @@ def test_rows_of_one_problem_are_its_drafts(tmp_path: Path) -> None:
     """Guards against one problem per row: question and gold answer decide. A limit, once ignored, counts rows."""
     rows = [("1+1?", "2", "a"), ("2+2?", "4", "b"), ("1+1?", "2", "c"), ("1+1?", "3", "d"), ("2+2?", "#### 4", None)]
     file = jsonl(tmp_path, *({"question": q, "answer": g, "response": r} for q, g, r in rows), {"nothing": 1})
-    problems, drafts = read_drafts(file, ProblemSource("d", limit=5), COLUMNS, None)
+    with pytest.warns(UserWarning, match="1 of 5 rows have no reply, and are left out"):
+        problems, drafts = read_drafts(file, ProblemSource("d", limit=5), COLUMNS, None)
     assert [(p.id, p.question, p.gold, p.suite) for p in problems] == [
         ("d.jsonl/0", "1+1?", "2", "d.jsonl"),
         ("d.jsonl/1", "2+2?", "4", "d.jsonl"),
         ("d.jsonl/3", "1+1?", "3", "d.jsonl"),
     ]
-    assert drafts == {"d.jsonl/0": ["a", "c"], "d.jsonl/1": ["b", ""], "d.jsonl/3": ["d"]}
+    assert drafts == {"d.jsonl/0": ["a", "c"], "d.jsonl/1": ["b"], "d.jsonl/3": ["d"]}
     assert problems[0].solve == mathematics.SOLVE_BOXED
     assert problems[0].grade("\\boxed{2}").right is True
 
@@ -160,6 +162,56 @@ def test_an_unknown_question_is_an_error(tmp_path: Path, question: str) -> None:
     assert repr(question) in message
 
 
+def test_equal_questions_of_several_problems(tmp_path: Path) -> None:
+    """Guards against a problem that loses its drafts to another one with the same question, in another suite, or about
+    another image, and so against replies that are graded by the gold answer of another problem."""
+    rows = [{"question": "1+1?", "response": f"It is {n}."} for n in (2, 3)]
+    file = jsonl(tmp_path, *rows)
+    twice = [Problem(name, "1+1?", "2", mathematics.verify, suite=name) for name in ("a", "b")]
+    assert read_drafts(file, BOXED, COLUMNS, twice)[1] == {"a": ["It is 2.", "It is 3."], "b": ["It is 2.", "It is 3."]}
+    message = refused(file, [twice[0], replace(twice[1], gold="10")])
+    assert "line 1: a and b both have this question, and differ in the rest" in message
+
+
+def test_equal_questions_about_several_images(tmp_path: Path) -> None:
+    """All replies to a question were once drafts of the last problem that asks it, whatever its image."""
+    rows: list[dict[str, object]] = []
+    for color in ("red", "blue", "green"):
+        rows.append({"question": "Which color?", "answer": "1", "response": color, "image": png(color)})
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet")
+    suite = load_problems(ProblemSource(verifier="boxed"), rows=rows)
+    problems, drafts = read_drafts(tmp_path / "d.parquet", BOXED, COLUMNS, suite)
+    assert [drafts[p.id] for p in problems] == [["red"], ["blue"], ["green"]]
+    assert problems == suite
+    with pytest.raises(UserError, match="row 2: no problem named with --on has this question about these images"):
+        read_drafts(tmp_path / "d.parquet", BOXED, COLUMNS, suite[:2])
+    without = jsonl(tmp_path, {"question": "Which color?", "response": "red"})
+    assert "both have this question, and differ in the rest" in refused(without, suite)
+
+
+def test_replies_that_are_missing_are_no_wrong_drafts(tmp_path: Path) -> None:
+    """A request that had failed once counted as a wrong draft, and any answer after it as a fix."""
+    row = {"question": "1+1?", "answer": "2"}
+    file = jsonl(tmp_path, {**row, "response": ""}, {**row, "response": [None, "x"]}, {"question": "2+2?"} | row)
+    with pytest.raises(UserError, match="line 3: no column 'response'"):
+        read_drafts(file, BOXED, COLUMNS, None)
+    file = jsonl(tmp_path, {**row, "response": " "})
+    assert refused(file).endswith("has no replies: the column 'response' is empty in all rows")
+    asked = [problem("a"), problem("b")]
+    failed = {"a": "failed", "b": "stop"}
+    policy = FakePolicy(lambda *_: "wrong")
+    answers = evaluate(policy, asked, AnswerSettings("solve"))
+    records: list[str] = []
+    for one in answers:
+        steps = tuple(replace(step, stop=failed[one.problem]) for step in one.steps)
+        records.append(to_json(asdict(replace(one, steps=steps))))
+    kept = tmp_path / "answers.jsonl"
+    kept.write_text("".join(f"{record}\n" for record in records))
+    with pytest.warns(UserWarning, match="1 of 2 drafts failed at the server, and are left out"):
+        problems, drafts = drafts_from_answers(kept, asked)
+    assert ([p.id for p in problems], drafts) == (["b"], {"b": ["wrong"]})
+
+
 def never(prompt: Prompt, index: int, version: int) -> str:
     assert prompt.draft is not None, "a given draft was sampled again"
     return "right" if "wrong" in prompt.draft.text else "wrong"
@@ -199,7 +251,7 @@ def test_drafts_of_an_evaluation_are_refined_by_another_policy(tmp_path: Path) -
 
 
 def test_how_a_given_draft_ended_is_unknown() -> None:
-    """Guards against given drafts that all count as finished, and an index error for "", which a null in the file means."""
+    """Guards against given drafts that all count as finished, and an index error for an empty one."""
     found = refine_given(FakePolicy(never), [problem("a")], AnswerSettings(), {"a": ["wrong", ""]})
     (draft,), (empty,) = (a.firsts for a in found)
     assert (draft.stop, draft.seed, draft.verdict, empty.text) == (None, "", "wrong", "")

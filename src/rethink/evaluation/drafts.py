@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +18,13 @@ from rethink.evaluation.evaluate import Drafts
 from rethink.evaluation.other_tools import reply_rows
 from rethink.evaluation.unchanged import ANSWERS_FILE
 from rethink.grading.damage import broken_reply
-from rethink.images import mark_places
+from rethink.images import Image, mark_places
 from rethink.problems.answer_format import read_problem
 from rethink.problems.conversation import last_reply, split_conversation
 from rethink.problems.rows import Columns, Row
 from rethink.problems.source import find_answer_format, refuse_unread_columns
 from rethink.settings import ProblemSource
-from rethink.types import Problem
+from rethink.types import Message, Problem
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,9 @@ def load_drafts(
 
 
 def drafts_from_answers(file: Path, problems: Sequence[Problem], limit: int = 0) -> tuple[list[Problem], Drafts]:
-    """Return the first answers that an evaluation wrote (the first `limit`; 0 for all) and their problems. Raise UserError
-    for drafts of other problems, even with the same ids.
+    """Return the first answers that an evaluation wrote (the first `limit`; 0 for all) and their problems. Those that a
+    server failed to give are left out, with a warning. Raise UserError for drafts of other problems, even with the same
+    ids.
     """
     answers = read_answers(file)
     known = {p.id: p.question for p in problems}
@@ -91,10 +93,13 @@ def drafts_from_answers(file: Path, problems: Sequence[Problem], limit: int = 0)
             )
             raise UserError(f"{file} has drafts for problems other than the given ones: {why}")
     drafts: dict[str, list[str]] = defaultdict(list)
-    for problem, draft in first_answers(answers)[: limit or None]:
-        drafts[problem].append(draft.text)
+    firsts = first_answers(answers)[: limit or None]
+    for problem, draft in firsts:
+        if draft.stop != "failed":
+            drafts[problem].append(draft.text)
     if not drafts:
         raise UserError(f"{file} has no drafts")
+    _warn_of_missing(file, len(firsts) - sum(map(len, drafts.values())), len(firsts), "drafts failed at the server")
     return [p for p in problems if p.id in drafts], dict(drafts)
 
 
@@ -105,29 +110,45 @@ def read_drafts(
 
     With `problems`, a row belongs to the problem with its question; the row may add an instruction after the question.
     Otherwise the question and answer columns of the first `source.limit` rows make the problems. Their options keep the
-    letters of the file, which the drafts name; `seed` orders options that have none there. Raise UserError for a row whose
-    question matches no problem.
+    letters of the file, which the drafts name; `seed` orders options that have none there. Rows without a reply are left
+    out, with a warning. Raise UserError for a row whose question matches no problem, or several that differ.
     """
     found: dict[str, Problem] = {}
     drafts: dict[str, list[str]] = defaultdict(list)
-    index = {_collapse_spaces(p.question): p for p in problems or ()}
+    index: dict[str, list[Problem]] = defaultdict(list)
+    for known in problems or ():
+        index[_collapse_spaces(known.question)].append(known)
     by_content: dict[object, Problem] = {}
     limit = source.limit if problems is None and source.limit else None
+    n_replies = n_missing = 0
     for row in islice(reply_rows(file), limit):
         if problems is None:
             new = _problem_of_row(row, file, source, columns, seed)
-            problem = by_content.setdefault((new.earlier, new.question, new.images, new.gold, new.suite), new)
+            asked = [by_content.setdefault((new.earlier, new.question, new.images, new.gold, new.suite), new)]
         else:
-            problem = _find_problem(row, index, columns.question, source.images)
-        found[problem.id] = problem
-        replies = [reply or "" for reply in replies_in(row.value(columns.response))]
-        fault = next(filter(None, map(broken_reply, replies)), "")
-        if fault:
-            raise UserError(f"{row.location}: the column {columns.response!r}: {fault}")
-        drafts[problem.id] += replies
-    if not found:
+            asked = _find_problems(row, index, columns.question, source.images)
+        for reply in replies_in(row.value(columns.response)):
+            n_replies += 1
+            if reply is None or not reply.strip():
+                n_missing += 1
+                continue
+            fault = broken_reply(reply)
+            if fault:
+                raise UserError(f"{row.location}: the column {columns.response!r}: {fault}")
+            for problem in asked:
+                found[problem.id] = problem
+                drafts[problem.id].append(reply)
+    if not n_replies:
         raise UserError(f"{file} has no rows")
+    if not found:
+        raise UserError(f"{file} has no replies: the column {columns.response!r} is empty in all rows")
+    _warn_of_missing(file, n_missing, n_replies, "rows have no reply")
     return list(found.values()), dict(drafts)
+
+
+def _warn_of_missing(file: Path, n_missing: int, n: int, what: str) -> None:
+    if n_missing:
+        warnings.warn(f"{file}: {n_missing} of {n} {what}, and are left out", stacklevel=3)
 
 
 def response_text(value: Any) -> str | None:
@@ -162,16 +183,36 @@ def _problem_of_row(row: Row, file: Path, source: ProblemSource, columns: DraftC
     return read_problem(answer_format, row, names, seed, f"{file.name}/{row.n}", suite, source.extraction)
 
 
-def _find_problem(row: Row, index: dict[str, Problem], column: str, images: str) -> Problem:
-    asked = split_conversation(row, column, images)[1]
+def _find_problems(row: Row, index: dict[str, list[Problem]], column: str, images: str) -> list[Problem]:
+    """Return the problem with a row's question; several if they are equal, as in suites that share some."""
+    earlier, asked = split_conversation(row, column, images)
     content = mark_places(asked.content, len(asked.images), row.location) if asked.images else asked.content
     question = _collapse_spaces(content or row.text(column))
-    if question in index:
-        return index[question]
-    longest = max((known for known in index if question.startswith(f"{known} ")), key=len, default=None)
-    if longest is None:
-        raise UserError(f"{row.location}: no problem named with --on has this question: {question[:80]!r}")
-    return index[longest]
+    if question not in index:
+        longest = max((known for known in index if question.startswith(f"{known} ")), key=len, default=None)
+        if longest is None:
+            raise UserError(f"{row.location}: no problem named with --on has this question: {question[:80]!r}")
+        question = longest
+    return _tell_apart(index[question], row, earlier, asked.images)
+
+
+def _tell_apart(
+    found: list[Problem], row: Row, earlier: tuple[Message, ...], images: tuple[Image, ...]
+) -> list[Problem]:
+    """Return those of the problems with a row's question that the row means, by its images and the turns before."""
+    if images:
+        found = [p for p in found if p.images == images]
+        if not found:
+            raise UserError(f"{row.location}: no problem named with --on has this question about these images")
+    if len(found) > 1:
+        found = [p for p in found if p.earlier == earlier] or found
+    for other in found[1:]:
+        if (other.earlier, other.images, other.gold) != (found[0].earlier, found[0].images, found[0].gold):
+            raise UserError(
+                f"{row.location}: {found[0].id} and {other.id} both have this question, and differ in the rest; which of "
+                "them the reply answers is open, so name the suites one by one, with drafts for each"
+            )
+    return found
 
 
 def _collapse_spaces(question: str) -> str:
