@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from rethink.evaluation.grade import Tally
+from rethink.evaluation.intervals import Outcome, rate, wilson_interval
 from support.command_line import Rethink, assert_one_message
 from support.grading_workers import long_timeout_pool
 
@@ -73,6 +75,27 @@ def test_a_line_per_row_in_order(rethink: Rethink, tmp_path: Path) -> None:
     assert told[12][0] == "not graded"
     assert [r["extracted"] for r in records[13:]] == [str(n) for n in range(1000)]
     assert [r["row"] for r in records[13:] if r["verdict"] == "right"] == [13 + 7]
+
+
+def test_the_replies_of_a_row_are_not_independent(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against intervals as narrow as those of 60 problems, for 10 problems with 6 replies each, all alike or not."""
+    shares = [6, 6, 0, 1, 6, 0, 0, 6, 2, 5]
+    rows: list[object] = []
+    outcomes: list[Outcome] = []
+    for n, n_right in enumerate(shares):
+        replies = [f"\\boxed{{{5 if k < n_right else 6}}}" for k in range(6)]
+        rows.append({"answer": "5", "response": [*replies, None], "set": "ab"[n % 2]})
+        outcomes += [(str(n), k < n_right) for k in range(6)]
+    write(tmp_path / "a.jsonl", *rows)
+    found = rethink("grade", "a.jsonl", "--out", "v.jsonl", "--by", "set", "--json")
+    numbers = json.loads(found.out)
+    for own, part in ((numbers, ""), (numbers["groups"]["a"], "02468"), (numbers["groups"]["b"], "13579")):
+        wanted = rate([outcome for outcome in outcomes if not part or outcome[0] in part])
+        accuracy = own["accuracy_of_graded"]
+        assert [accuracy[key] for key in ("value", "low", "high", "n")] == pytest.approx(astuple(wanted)[:4])
+    low, high = wilson_interval(32 / 60, 60)
+    assert numbers["accuracy_of_graded"]["low"] < low - 0.1
+    assert numbers["accuracy_of_graded"]["high"] > high + 0.1
 
 
 def test_nested_columns_and_parquet(rethink: Rethink, tmp_path: Path) -> None:

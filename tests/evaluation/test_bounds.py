@@ -7,9 +7,21 @@ import math
 import pytest
 
 from rethink.evaluation.bounds import bounded_rate, count_kinds, kind_of, open_signs
-from rethink.evaluation.intervals import UNDEFINED, Difference, binomial_rate, macro_average, with_mean_bounds
+from rethink.evaluation.intervals import (
+    UNDEFINED,
+    Difference,
+    Estimate,
+    clustered_rate,
+    macro_average,
+    with_mean_bounds,
+)
 
 NAN = math.nan
+
+
+def binomial_rate(n_right: int, n: int, n_ungraded: int = 0) -> Estimate:
+    """One answer to each problem."""
+    return clustered_rate({(1, 1): n_right, (0, 1): n - n_right, (0, 0): 3}, n_ungraded)
 
 
 def test_the_bounds_by_hand() -> None:

@@ -13,7 +13,7 @@ from rethink.commands.console import print_json, print_note, print_result, progr
 from rethink.errors import UserError
 from rethink.evaluation.bounds import ACCURACY_NOTE
 from rethink.evaluation.grade import GradeSettings, Tally, check_gold_answers, grade_rows
-from rethink.evaluation.intervals import binomial_rate
+from rethink.evaluation.intervals import Estimate, clustered_rate
 from rethink.evaluation.other_tools import reply_rows
 from rethink.grading.sandbox.lockdown import guard
 from rethink.jsonl import Record, check_writable, make_folder, to_json, write_lines
@@ -65,9 +65,10 @@ def grade_file(file: Path, out: Path, settings: GradeSettings, as_json: bool = F
 
 def describe(tally: Tally, settings: GradeSettings) -> str:
     """Return the summary as text with tables."""
-    groups = dict(sorted(tally.groups.items())) if settings.by else {}
     lines = [["", "rows", "right", "wrong", "not graded", "accuracy of graded"]]
-    lines += [_counts(name, counts) for name, counts in (*groups.items(), ("all", tally.verdicts))]
+    for name, counts in sorted(tally.groups.items()) if settings.by else ():
+        lines.append(_counts(name, counts, _accuracy(counts, tally.rows[name])))
+    lines.append(_counts("all", tally.verdicts, _accuracy(tally.verdicts, _all_rows(tally))))
     note = f"\n{ACCURACY_NOTE}" if tally.not_graded else ""
     parts = [align_columns(lines) + note]
     if tally.not_graded:
@@ -89,9 +90,9 @@ def describe(tally: Tally, settings: GradeSettings) -> str:
 
 def summarize(tally: Tally, settings: GradeSettings) -> Record:
     """Return the numbers of the summary as a record: counts and accuracies, of all rows and of each group."""
-    record: Record = {"n": tally.verdicts.total(), **_numbers(tally.verdicts)}
+    record: Record = {"n": tally.verdicts.total(), **_numbers(tally.verdicts, _all_rows(tally))}
     if settings.by:
-        record["groups"] = {name: _numbers(counts) for name, counts in sorted(tally.groups.items())}
+        record["groups"] = {name: _numbers(counts, tally.rows[name]) for name, counts in sorted(tally.groups.items())}
     record["not_graded_by_kind"] = dict(tally.not_graded.most_common())
     record["reasons"] = dict(tally.reasons.most_common())
     if settings.against:
@@ -101,10 +102,22 @@ def summarize(tally: Tally, settings: GradeSettings) -> Record:
     return record
 
 
-def _numbers(counts: Counter[str]) -> Record:
+def _numbers(counts: Counter[str], rows: Counter[tuple[int, int]]) -> Record:
     right, wrong, not_graded = (counts[verdict] for verdict in VERDICTS)
-    accuracy = binomial_rate(right, right + wrong, not_graded)
-    return {"right": right, "wrong": wrong, "not_graded": not_graded, "accuracy_of_graded": asdict(accuracy)}
+    accuracy = asdict(_accuracy(counts, rows))
+    return {"right": right, "wrong": wrong, "not_graded": not_graded, "accuracy_of_graded": accuracy}
+
+
+def _accuracy(counts: Counter[str], rows: Counter[tuple[int, int]]) -> Estimate:
+    """Return the accuracy of graded replies. Those of one row are not independent."""
+    return clustered_rate(rows, counts["not graded"])
+
+
+def _all_rows(tally: Tally) -> Counter[tuple[int, int]]:
+    found: Counter[tuple[int, int]] = Counter()
+    for rows in tally.rows.values():
+        found.update(rows)
+    return found
 
 
 def check_suites(names: str, data: str, split: str, lenient: bool, as_json: bool = False) -> None:
@@ -132,9 +145,8 @@ def check_suites(names: str, data: str, split: str, lenient: bool, as_json: bool
         raise SystemExit(1)
 
 
-def _counts(name: str, counts: Counter[str]) -> list[str]:
+def _counts(name: str, counts: Counter[str], accuracy: Estimate) -> list[str]:
     cells = [counts.total(), counts["right"], counts["wrong"], counts["not graded"]]
-    accuracy = binomial_rate(counts["right"], counts["right"] + counts["wrong"], counts["not graded"])
     return [name, *map(str, cells), accuracy.percent()]
 
 

@@ -64,7 +64,8 @@ class GradeSettings:
 
 @dataclass
 class Tally:
-    """Counts over the records of a file, which may be too large to keep.
+    """Counts over the records of a file, which may be too large to keep. By group, `rows` counts the rows by their numbers
+    of (right, graded) replies.
 
     `locations` holds the location of the first row that was not graded for a reason. `disagreements` are the first ones.
     `n_readable` counts the rows that have a reply and a gold answer; `not_graded` counts the rows by kind of reason.
@@ -74,11 +75,13 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     not_graded: Counter[str] = field(default_factory=Counter)
     groups: dict[str, Counter[str]] = field(default_factory=dict)
+    rows: dict[str, Counter[tuple[int, int]]] = field(default_factory=dict)
     against: Counter[tuple[str, str]] = field(default_factory=Counter)
     disagreements: list[Record] = field(default_factory=list)
     n_disagreements: int = 0
     locations: dict[str, str] = field(default_factory=dict)
     n_readable: int = 0
+    _in_row: tuple[int, int] = (0, 0)
 
     def add(self, record: Record) -> None:
         verdict = record["verdict"]
@@ -93,7 +96,9 @@ class Tally:
             self.locations.setdefault(reason, record["location"])
         else:
             self.n_readable += 1
-        self.groups.setdefault(record.get("group", ""), Counter())[verdict] += 1
+        group = record.get("group", "")
+        self.groups.setdefault(group, Counter())[verdict] += 1
+        self._count_in_row(self.rows.setdefault(group, Counter()), verdict, is_first=not record.get("reply"))
         if "against" in record:
             other = record["against"]
             self.against[verdict, other] += 1
@@ -101,6 +106,14 @@ class Tally:
                 self.n_disagreements += 1
                 if self.n_disagreements <= N_DISAGREEMENTS:
                     self.disagreements.append(record)
+
+    def _count_in_row(self, rows: Counter[tuple[int, int]], verdict: str, is_first: bool) -> None:
+        """Count a reply of the same row as the one before, unless it is the row's first."""
+        n_right, n_graded = (0, 0) if is_first else self._in_row
+        if not is_first:
+            rows[self._in_row] -= 1
+        self._in_row = (n_right + (verdict == "right"), n_graded + (verdict != "not graded"))
+        rows[self._in_row] += 1
 
 
 def grade_rows(rows: Iterable[Row], settings: GradeSettings) -> Iterator[Record]:

@@ -6,7 +6,7 @@ An outcome is a problem's id and a value: right or wrong, or a number from 0 to 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -213,11 +213,17 @@ def _with_p_value(interval: Callable[[float], Estimate]) -> Difference:
     return Difference(gap.value, gap.low, gap.high, gap.n, high)
 
 
-def binomial_rate(n_right: int, n: int, n_ungraded: int = 0) -> Estimate:
-    """Return the share of n independent answers that is right, with Wilson's interval; undefined without answers. More
-    answers, which were not graded, give its bounds.
+def clustered_rate(clusters: Mapping[tuple[int, int], int], n_ungraded: int = 0) -> Estimate:
+    """Return the share of answers that is right, as `rate` does; undefined without answers. `clusters` maps (right answers,
+    answers) to the number of problems that have so many. More answers, which were not graded, give its bounds.
     """
-    found = Estimate(n_right / n, *wilson_interval(n_right / n, n), n) if n else UNDEFINED
+    pairs = np.array([pair for pair, times in clusters.items() for _ in range(times)], dtype=np.float64).reshape(-1, 2)
+    sums_P, counts_P = pairs[pairs[:, 1] > 0].T
+    n_right, n = int(sums_P.sum()), int(counts_P.sum())
+    found = UNDEFINED
+    if n:
+        low, high = rate_limits(sums_P, counts_P, binary=True)
+        found = Estimate(n_right / n, float(low), float(high), n)
     n_all = n + n_ungraded
     return bounded(found, n_right / n_all, (n_right + n_ungraded) / n_all) if n_ungraded else found
 
