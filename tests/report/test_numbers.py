@@ -44,6 +44,14 @@ def table_of(*folders: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(to_csv(rows))))
 
 
+@pytest.mark.parametrize("damage", [{"refined": 3}, {"solve": {"value": "0.5", "n": 3}}])
+def test_a_damaged_record_is_named(tmp_path: Path, damage: dict[str, object]) -> None:
+    """Guards against a traceback in place of a message that names the run."""
+    append(training_folder(tmp_path / "run").metrics, [held_out(8, 0.625, **damage)])
+    with pytest.raises(UserError, match=r"^run: the record of an evaluation is damaged, or of another version"):
+        table_of(tmp_path / "run")
+
+
 def test_the_table_of_a_run_has_its_evaluations(tmp_path: Path) -> None:
     """Guards against rates of another evaluation, and against 0 for what is undefined."""
     first, last = table_of(training(tmp_path / "run"))

@@ -19,7 +19,7 @@ def number_rows(runs: Sequence[Record]) -> list[Record]:
     """Return the numbers of each held-out evaluation of training runs, or of each suite and strategy of evaluations, from
     the records of a page's document. Estimates have four columns: NAME, NAME_low, NAME_high and NAME_n.
 
-    Raise UserError for runs and evaluations together, and if there are no numbers yet.
+    Raise UserError for runs and evaluations together, for damaged records, and if there are no numbers yet.
     """
     if len({run["kind"] for run in runs}) > 1:
         raise UserError(
@@ -27,15 +27,26 @@ def number_rows(runs: Sequence[Record]) -> list[Record]:
         )
     found: list[Record] = []
     for run in runs:
-        for record in run.get("evaluations", ()):
-            place = {"run": run["name"], "update": record["update"], "n_problems": record["n_problems"]}
-            found.append(place | _estimates(record))
-        for suite, own in run.get("suites", {}).items():
-            for strategy, record in own["strategies"].items():
-                place = {"run": run["name"], "suite": suite, "strategy": strategy, "n_problems": record["n_problems"]}
-                found.append(place | _estimates(_flat(record)))
+        try:
+            found += _rows_of(run)
+        except (LookupError, TypeError, AttributeError) as err:
+            raise UserError(
+                f"{run['name']}: the record of an evaluation is damaged, or of another version ({err!r})"
+            ) from err
     if not found:
         raise UserError(f"there is no held-out evaluation yet in {', '.join(run['name'] for run in runs)}")
+    return found
+
+
+def _rows_of(run: Record) -> list[Record]:
+    found: list[Record] = []
+    for record in run.get("evaluations", ()):
+        place = {"run": run["name"], "update": record["update"], "n_problems": record["n_problems"]}
+        found.append(place | _estimates(record))
+    for suite, own in run.get("suites", {}).items():
+        for strategy, record in own["strategies"].items():
+            place = {"run": run["name"], "suite": suite, "strategy": strategy, "n_problems": record["n_problems"]}
+            found.append(place | _estimates(_flat(record)))
     return found
 
 
