@@ -57,6 +57,16 @@ GSR_K3 = ["method.name=gsr", "method.k=3", "model.path=tiny", "sampling.max_toke
 FAILURES = ["method.name=reflect_retry_reward", "method.n_tries=4", "method.max_failures=2"]
 
 
+def test_an_error_says_where_the_finished_batches_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against a user who does not know that the batches before a teacher's failure are kept."""
+    partial = tmp_path / "a.parquet.partial"
+    for exists in (False, True):
+        with pytest.raises(UserError, match="gone"), command._hint_on_stop(partial):
+            raise UserError("the teacher is gone")
+        assert ("the finished batches are in" in capsys.readouterr().err) == exists
+        partial.touch()
+
+
 @pytest.mark.slow
 def test_gsr_data_and_its_card(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
     """Guards against a card that says other numbers than the table holds."""

@@ -12,7 +12,7 @@ from typing import Any
 from rethink.commands.console import print_note, progress, warn
 from rethink.errors import UserError
 from rethink.images import store
-from rethink.jsonl import Record, Resumable, make_folder, to_json, write_text
+from rethink.jsonl import Record, RecordMismatchError, Resumable, make_folder, to_json, write_text
 from rethink.lock import Lock
 from rethink.methods import needs_of
 from rethink.problems.answer_format import read_after
@@ -64,7 +64,7 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
             raise UserError(
                 f"{out}: --out must be a new .parquet file, and its data card {card.name} must not exist either"
             )
-        with _hint_on_interrupt(partial):
+        with _hint_on_stop(partial):
             images = out.with_name(f"{out.stem}-images")
             rows, sampled, left_out = _rows(resolved, method, problems, Resumable(partial, key, _done), images)
         if not rows:
@@ -133,11 +133,13 @@ def with_image_files(row: Record, folder: Path) -> Record:
 
 
 @contextmanager
-def _hint_on_interrupt(partial: Path) -> Iterator[None]:
-    """Say where the finished batches are if the block is interrupted."""
+def _hint_on_stop(partial: Path) -> Iterator[None]:
+    """Say where the finished batches are if the block is interrupted, or ends by an error, such as a teacher's server."""
     try:
         yield
-    except KeyboardInterrupt:
+    except RecordMismatchError:
+        raise
+    except (UserError, KeyboardInterrupt):
         if partial.exists():
             print_note(f"stopped; the finished batches are in {partial}; to resume, repeat the command")
         raise
