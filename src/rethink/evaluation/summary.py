@@ -98,7 +98,7 @@ class Summary:
     the solve accuracy of the same first answers, paired by problem. These leave out and count ungraded answers
     (`n_not_graded` of `n_replies` first and final answers; `not_graded` counts them by reason, the most frequent first;
     they are in the bounds of all these rates, and in those of no control),
-    `n_not_refined` answers that were too long to refine, and `n_skipped` attempts at over-long problems. `n_lenient`
+    `n_not_refined` answers that were too long to refine, and `n_skipped` over-long problems. `n_lenient`
     replies are right by lenient extraction only. `notes` adds up the notes of the strategy.
 
     `fix_fresh` and `damage_fresh` are the controls of `fix` and `damage`: the rates that other first answers to the same
