@@ -283,6 +283,7 @@ def test_a_line_by_hand(rethink: Rethink, scripted: Scripted, tmp_path: Path) ->
     assert found[0] == {
         **{"id": "z", "question": "2 + 2?", "images": [], "strategy": "refine", "settings": found[0]["settings"]},
         **{"answer": "4", "reply": "Oh: \\boxed{4}", "draft": "\\boxed{3}", "draft_answer": "3", "changed": True},
+        "stop": "stop",
         "n_prompt_tokens": 3 + 5,  # 2 + 2? and, with the draft, 2 + 2? \boxed{3} again
         **{"n_tokens": 2 + 3, "calls": 2, "notes": {}},
     }
@@ -320,8 +321,22 @@ def test_resume_gives_the_same_file(rethink: Rethink, asked: Path, monkeypatch: 
         assert (stopped.code, stopped.out) == (2, "")
         assert "the results so far are in a.jsonl; to resume, repeat the command with --resume" in stopped.err
         assert len(out.read_bytes()) < len(whole) or n_bytes == 1_000_000
-        assert "7 of 7" in rethink(*VOTE, "--resume").err
+        assert "7 answers, " in rethink(*VOTE, "--resume").err
         assert out.read_bytes() == whole
+
+
+def test_batches_of_another_size_lose_no_answer(rethink: Rethink, scripted: Scripted, asked: Path) -> None:
+    """Six answers in two batches were once removed from the file, and made again, to begin with a batch of 256."""
+    given = ["answer", "m", "--file", "q.jsonl", "--out", "a.jsonl", "--strategy", "solve"]
+    scripted(by_phase(solve="x"))
+    assert rethink(*given).code == 0
+    whole = (asked.parent / "a.jsonl").read_bytes()
+    (asked.parent / "a.jsonl").write_bytes(b"".join(whole.splitlines(keepends=True)[:6]) + b'{"id": "6"')
+    policy = scripted(by_phase(solve="x"))
+    assert rethink(*given, "--resume", "evaluation.batch_size=1000").code == 0
+    assert [p.problem.id for p in policy.shown] == ["6"]
+    assert (asked.parent / "a.jsonl").read_bytes() == whole
+    assert_one_message(rethink(*given, "--resume", "sampler.max_prompt_tokens=5"), "settings was")
 
 
 def test_a_policy_that_breaks_costs_one_batch(rethink: Rethink, scripted: Scripted, asked: Path) -> None:
@@ -402,8 +417,8 @@ def test_overlong_questions_are_left_out_and_the_rest_is_answered(rethink: Rethi
     found = read(asked.parent / "a.jsonl")
     assert [r["question"] for r in found] == long
     assert [r["reply"] is None for r in found] == [False, False, True, *[False] * 5]
-    empty = ("answer", "reply", "draft", "draft_answer", "changed")
-    assert [found[2][key] for key in empty] == [None] * 5
+    empty = ("answer", "reply", "stop", "draft", "draft_answer", "changed")
+    assert [found[2][key] for key in empty] == [None] * 6
     assert (found[2]["notes"], found[2]["n_tokens"]) == ({"over-long prompts": 1}, 0)
     assert {r["notes"]["over-long prompts"] for r in found if r["reply"]} == {1}
     assert rethink(*FILE, "sampler.max_prompt_tokens=13", "--resume").code == 0
@@ -480,6 +495,32 @@ def test_the_key_is_in_no_message_and_no_file(rethink: Rethink, tmp_path: Path, 
     written = [p.read_text() for p in tmp_path.iterdir()]
     for text in (one.out, one.err, several.err, broken.out, broken.err, *written):
         assert "Geheim" not in text
+
+
+def test_no_reply_of_an_endpoint_is_paid_for_twice(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
+    """Guards against the replies of an unfinished batch, here of 256 drafts, that a stop loses, and that another model's
+    command takes for its own."""
+    questions(tmp_path / "q.jsonl", [f"{n} + {n}?" for n in range(5)])
+    file = ["--file", "q.jsonl", "endpoint.concurrency=1", "--out"]
+    endpoint.script = lambda asked: completion(f"\\boxed{{{len(str(asked.body['messages']))}}}")
+    assert rethink(*asking(endpoint, *file, "calm.jsonl")).code == 0
+    assert len(endpoint.asked) == 10
+    script = endpoint.script
+    endpoint.script = lambda asked: script(asked) if asked.n < 13 else Answer(503, "down")
+    stopped = rethink(*asking(endpoint, *file, "a.jsonl"))
+    assert stopped.code == 2
+    assert "the results so far are in a.jsonl.partial; to resume, repeat the command with --resume" in stopped.err
+    assert_one_message(rethink(*asking(endpoint, *file, "a.jsonl")), "a.jsonl.partial already exists; resume it")
+    n, endpoint.script = len(endpoint.asked), script
+    assert rethink(*asking(endpoint, *file, "a.jsonl", "--resume")).code == 0
+    assert len(endpoint.asked) - n == 10 - 3
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "calm.jsonl").read_bytes()
+    assert not (tmp_path / "a.jsonl.partial").exists()
+    endpoint.script = lambda asked: script(asked) if asked.n < n + 10 else Answer(503, "down")
+    assert rethink(*asking(endpoint, *file, "b.jsonl")).code == 2
+    n, endpoint.script = len(endpoint.asked), script
+    assert rethink(*asking(endpoint, *file, "b.jsonl", "--resume", "prompts.system=Be short.")).code == 0
+    assert len(endpoint.asked) - n == 10
 
 
 def test_too_long_for_an_endpoint(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:

@@ -24,7 +24,7 @@ from rethink.problems.rewards import grade
 from rethink.recipe import Recipe, load_recipe, name_checkpoints, to_toml
 from rethink.seeds import stable_hash
 from rethink.settings import AnswerSettings, Endpoint, ProblemSource, Sampler
-from rethink.strategies import Attempt, Strategy, parse_all
+from rethink.strategies import Attempt, Setup, Strategy, parse_all
 from rethink.strategies.attempt import PHASE_TITLES
 from rethink.types import Group, Problem, Prompt, Sample, Sampling
 
@@ -71,7 +71,9 @@ def answer_question(
 def answer_file(
     model: str, file: Path, out: Path, columns: QuestionColumns, resume: bool, recipe: str, settings: Sequence[str]
 ) -> None:
-    """Answer each question of a file. Write a line per question to `out`, in order, batch by batch."""
+    """Answer each question of a file. Write a line per question to `out`, in order, batch by batch.
+
+    Replies of an endpoint that are not in it yet are kept in NAME.partial until the end."""
     resolved, strategy = resolve(model, recipe, settings)
     if "verifier" in strategy.needs and not columns.answer:
         raise UserError(
@@ -82,31 +84,56 @@ def answer_file(
     check_strategies(resolved, [strategy], problems)
     make_folder(out.parent)
     with Lock(out, warn):
-        if out.exists() and not resume:
-            raise UserError(f"{out} already exists; resume it with --resume, or choose another --out")
+        for file in (out, _kept_file(out)):
+            if file.exists() and not resume:
+                raise UserError(f"{file} already exists; resume it with --resume, or choose another --out")
         records = _answer_all(problems, resolved, strategy, out)
     n_changed = sum(record["changed"] is True for record in records)
     print_note(f"{len(problems)} answers, {n_changed} of them changed from the first answer: {out}")
+
+
+def _kept_file(out: Path) -> Path:
+    """Return the file that holds an endpoint's replies until the file of answers is complete."""
+    return out.with_name(f"{out.name}.partial")
 
 
 def _answer_all(problems: Sequence[Problem], resolved: Recipe, strategy: Strategy, out: Path) -> list[Record]:
     """Return a record per problem; those that the file `out` lacks are computed and appended to it."""
     header = {"strategy": strategy.name, "settings": settings_key(resolved)}
     answers = Resumable(out, header, lambda record: {name: record[name] for name in ("id", "question", "images")})
-    size = max(1, resolved.evaluation.batch_size // max(1, strategy.n_solve))
+    kept = _kept_file(out)
     records: list[Record] = []
-    for start in range(0, len(problems), size):
-        keys: list[Record] = []
-        for problem in problems[start : start + size]:
-            keys.append({"id": problem.id, "question": problem.question, "images": problem.image_names})
-        found = answers.read_batch(keys)
+    for problem in problems:  # one by one: the batches may have had another size
+        found = answers.read_batch([{"id": problem.id, "question": problem.question, "images": problem.image_names}])
         if found is None:
             break
         records += found
     if len(records) == len(problems):
         answers.close()
-    setup = open_setup(resolved, open_policy(resolved))
-    with resume_hint_on_error(out, "--resume"), progress() as bar:
+    else:
+        policy = open_policy(resolved)
+        if resolved.endpoint.url:
+            from rethink.policies.endpoint.journal import Journal
+
+            policy = Journal(policy, kept, header["settings"])
+        setup = open_setup(resolved, policy)
+        with resume_hint_on_error((out, kept), "--resume"):
+            _answer_rest(problems, strategy, setup, resolved.evaluation.batch_size, answers, records)
+    kept.unlink(missing_ok=True)
+    return records
+
+
+def _answer_rest(
+    problems: Sequence[Problem],
+    strategy: Strategy,
+    setup: Setup,
+    batch_size: int,
+    answers: Resumable,
+    records: list[Record],
+) -> None:
+    """Answer the problems that have no record yet, and append the new records to `records` and to the file."""
+    size = max(1, batch_size // max(1, strategy.n_solve))
+    with progress() as bar:
         task = bar.add_task("answer", total=len(problems), completed=len(records), note="")
         for start in range(len(records), len(problems), size):
             with reusing_prefixes(setup.policy):
@@ -115,7 +142,6 @@ def _answer_all(problems: Sequence[Problem], resolved: Recipe, strategy: Strateg
             answers.append(new)
             records += new
             bar.update(task, completed=len(records))
-    return records
 
 
 def resolve(
@@ -221,6 +247,7 @@ def to_record(attempt: Attempt) -> Record:
         "images": attempt.problem.image_names,
         "answer": _extract_answer(final),
         "reply": final.text if final else None,
+        "stop": final.stop if final else None,
         "draft": draft.text if draft else None,
         "draft_answer": _extract_answer(draft),
         "changed": is_changed(draft, final) if draft and final else None,
@@ -242,7 +269,11 @@ def _extract_answer(sample: Sample | None) -> str | None:
 def settings_key(recipe: Recipe) -> str:
     """Return a hash of all settings that affect the answers: not paths, servers or batch sizes."""
     evaluation = replace(recipe.evaluation, batch_size=AnswerSettings().batch_size)
-    relevant = replace(recipe, out="", endpoint=Endpoint(), sampler=Sampler(), evaluation=evaluation)
+    read = recipe.sampler
+    sampler = Sampler(
+        max_prompt_tokens=read.max_prompt_tokens, overlong_prompts=read.overlong_prompts, dtype=read.dtype
+    )
+    relevant = replace(recipe, out="", endpoint=Endpoint(), sampler=sampler, evaluation=evaluation)
     return f"{stable_hash(to_toml(relevant)):016x}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -88,14 +88,16 @@ def progress(shown: bool = True) -> Progress | LogLines:
 
 
 @contextmanager
-def resume_hint_on_error(path: Path, options: str) -> Iterator[None]:
-    """Print how to resume the command if the block ends early but keeps its results."""
+def resume_hint_on_error(files: Sequence[Path], options: str) -> Iterator[None]:
+    """Print how to resume the command if the block ends early but keeps results in one of these files."""
     try:
         yield
     except RecordMismatchError:
         raise
     except (UserError, KeyboardInterrupt):
-        print_resume_hint(path, options)
+        found = next((file for file in files if file.exists()), None)
+        if found is not None:
+            print_resume_hint(found, options)
         raise
 
 

@@ -20,6 +20,8 @@ def test_kept_replies_are_the_same_samples(endpoint: FakeEndpoint, tmp_path: Pat
     again.sample(prompts, 2, Sampling(0.5))
     again.sample([make_prompt("q0", seed=7)], 2)
     assert len(endpoint.asked) == 6 + 3 + 6 + 2
+    Journal(make_policy(endpoint), file, "of another model").sample(prompts, 2)
+    assert len(endpoint.asked) == 6 + 3 + 6 + 2 + 6
 
 
 def test_failed_replies_are_requested_again(endpoint: FakeEndpoint, tmp_path: Path) -> None:

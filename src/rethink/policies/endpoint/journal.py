@@ -18,11 +18,13 @@ class Journal(PolicyWrapper):
     """A policy that writes each group of replies to a file as it comes, and returns it from there if it is asked again.
 
     So a command that is stopped within a batch loses only the requests under way. Groups with a failed reply are not kept:
-    they are requested again. The file is read at the first call of `groups`."""
+    they are requested again. The file is read at the first call of `groups`. Replies that were kept with other `settings`,
+    such as those of another model, are not returned."""
 
-    def __init__(self, policy: Policy, file: Path) -> None:
+    def __init__(self, policy: Policy, file: Path, settings: str = "") -> None:
         super().__init__(policy)
         self.file = file
+        self.settings = settings
         self._kept: dict[str, list[dict[str, Any]]] | None = None
 
     def groups(
@@ -33,7 +35,7 @@ class Journal(PolicyWrapper):
             self._kept = self._read()
         lacking: list[int] = []
         for i, prompt in enumerate(prompts):
-            replies = self._kept.get(_key(prompt, n, sampling))
+            replies = self._kept.get(self._key(prompt, n, sampling))
             if replies is None:
                 lacking.append(i)
             else:
@@ -43,7 +45,7 @@ class Journal(PolicyWrapper):
         for k, group in self.policy.groups([prompts[i] for i in lacking], n, sampling):
             i = lacking[k]
             if group and all(sample.stop != "failed" for sample in group):
-                append(self.file, [{"key": _key(prompts[i], n, sampling), "replies": list(map(_record, group))}])
+                append(self.file, [{"key": self._key(prompts[i], n, sampling), "replies": list(map(_record, group))}])
             yield i, group
 
     def _read(self) -> dict[str, list[dict[str, Any]]]:
@@ -52,6 +54,10 @@ class Journal(PolicyWrapper):
         if lines:
             write_lines(self.file, [line for line, _ in lines])
         return {record["key"]: record["replies"] for _, record in lines}
+
+    def _key(self, prompt: Prompt, n: int, sampling: Sampling | None) -> str:
+        asked = repr(prompt.messages), repr(sampling), self.settings
+        return f"{stable_hash(prompt.seed, prompt.phase, n, *asked):016x}"
 
     def _restore(self, prompt: Prompt, index: int, reply: dict[str, Any]) -> Sample:
         sample = self.policy.transcribe(prompt, reply["text"])
@@ -66,7 +72,3 @@ class Journal(PolicyWrapper):
 
 def _record(sample: Sample) -> dict[str, Any]:
     return {"text": sample.text, "stop": sample.stop, "usage": sample.usage, "sampling": asdict(sample.sampling)}
-
-
-def _key(prompt: Prompt, n: int, sampling: Sampling | None) -> str:
-    return f"{stable_hash(prompt.seed, prompt.phase, n, repr(prompt.messages), repr(sampling)):016x}"
