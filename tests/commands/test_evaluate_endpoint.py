@@ -188,6 +188,27 @@ def test_replies_of_an_unfinished_batch_are_kept(rethink: Rethink, tmp_path: Pat
     assert ours.read_bytes() == theirs.read_bytes()
 
 
+def test_replies_of_a_judge_are_kept(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
+    """Guards against the ratings of an unfinished batch that are paid for twice: 14 drafts, and 5 of 14 ratings."""
+    settings = ["--strategy", "best:2", "endpoint.concurrency=1", "judge.path=a-judge", "judge.endpoint.concurrency=1"]
+    settings += [f"judge.endpoint.url={endpoint.url}", "judge.endpoint.key_env=MY_KEY", "judge.endpoint.retries=0"]
+    settings += ["evaluation.sampling.temperature=1"]
+
+    def rates(asked: Asked) -> Answer:
+        return completion(r"\boxed{7}") if asked.body["model"] == "a-judge" else knows(asked)
+
+    endpoint.script = rates
+    assert rethink(*asking(endpoint, *settings, "--out", "calm")).code == 0
+    n_calm = len(endpoint.asked)
+    endpoint.script = lambda asked: rates(asked) if asked.n < n_calm + 19 else Answer(503, "down")
+    assert rethink(*asking(endpoint, *settings, "--out", "e")).code == 2
+    n_before, endpoint.script = len(endpoint.asked), rates
+    assert rethink(*asking(endpoint, *settings, "--out", "e", "--resume")).code == 0
+    assert len(endpoint.asked) - n_before == n_calm - 19
+    ours, theirs = (tmp_path / name / "answers.jsonl" for name in ("calm", "e"))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
 REFUSED = [
     refusal(400, "the prompt triggered the content management policy", code="content_filter"),
     Answer(body={"choices": []}),

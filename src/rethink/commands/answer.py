@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 from rethink.commands.console import print_note, print_part, progress, resume_hint_on_error, toml_string, warn
-from rethink.commands.evaluate import check_strategies, open_policy, open_setup
+from rethink.commands.evaluate import check_strategies, open_keeping_setup, open_policy, open_setup
 from rethink.commands.typed_settings import refuse_contradictions, refuse_without_effect
 from rethink.errors import UserError
 from rethink.evaluation.evaluate import reusing_prefixes
@@ -111,12 +111,7 @@ def _answer_all(problems: Sequence[Problem], resolved: Recipe, strategy: Strateg
     if len(records) == len(problems):
         answers.close()
     else:
-        policy = open_policy(resolved)
-        if resolved.endpoint.url:
-            from rethink.policies.endpoint.journal import Journal
-
-            policy = Journal(policy, kept, header["settings"])
-        setup = open_setup(resolved, policy)
+        setup = open_keeping_setup(resolved, open_policy(resolved), kept, header["settings"])
         with resume_hint_on_error((out, kept), "--resume"):
             _answer_rest(problems, strategy, setup, resolved.evaluation.batch_size, answers, records)
     kept.unlink(missing_ok=True)

@@ -147,11 +147,7 @@ def evaluate(
 def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
     """Run an evaluation with a progress bar and return its answers; they are also in answers.jsonl of its folder."""
     kept = job.folder / KEPT_FILE
-    if job.recipe.endpoint.url:
-        from rethink.policies.endpoint.journal import Journal
-
-        policy = Journal(policy, kept)
-    setup = open_setup(job.recipe, policy)
+    setup = open_keeping_setup(job.recipe, policy, kept)
     if not resume:
         make_folder(job.folder)
     folder = RunFolder(job.folder)
@@ -266,6 +262,16 @@ def open_policy(recipe: Recipe) -> Policy:
 
     sampling, overlong = recipe.evaluation.sampling, recipe.sampler.overlong_prompts
     return EndpointPolicy(endpoint, recipe.model.path, sampling, overlong=overlong, warn=warn)
+
+
+def open_keeping_setup(recipe: Recipe, policy: Policy, file: Path, settings: str = "") -> Setup:
+    """Return `open_setup`, with replies of endpoints written to a file as they come (see `Journal`), also a judge's."""
+    from rethink.policies.endpoint.journal import Journal
+
+    setup = open_setup(recipe, Journal(policy, file, settings) if recipe.endpoint.url else policy)
+    if setup.judge is None or not recipe.judge.endpoint.url:
+        return setup
+    return replace(setup, judge=Journal(setup.judge, file, f"judge {settings}"))
 
 
 def open_setup(recipe: Recipe, policy: Policy) -> Setup:
