@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,17 @@ def test_a_warmup_longer_than_the_run_is_mentioned(rethink: Rethink) -> None:
         0,
         "warning: training.warmup_updates = 19 is not below updates = 4: the learning rate only reaches 20% of "
         "training.lr\n",
+    )
+
+
+def test_shorter_replies_in_evaluation_are_mentioned(rethink: Rethink) -> None:
+    """Guards against held-out curves of replies that are cut, after `sampling.max_tokens` alone was raised."""
+    shown = rethink("train", "demo-grpo", *TINY, "sampling.max_tokens=99", "--dry-run")
+    assert shown.code == 0
+    assert re.fullmatch(
+        r"warning: evaluation.sampling.max_tokens = \d+ is below sampling.max_tokens = 99: held-out replies are cut "
+        r"earlier than those in training\n",
+        shown.err,
     )
 
 

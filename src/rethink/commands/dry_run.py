@@ -15,7 +15,7 @@ from rethink.recipe import Recipe, changed_toml, load_recipe, to_toml
 from rethink.run_folder import RunFolder
 from rethink.settings import ProblemSource
 from rethink.training.check import Inputs, check_run
-from rethink.training.no_effect import rate_never_reached
+from rethink.training.no_effect import doubtful_settings
 from rethink.training.problem_hash import refuse_changed
 from rethink.training.run_start import check_can_begin, checkpoint_to_resume
 
@@ -29,7 +29,7 @@ def dry_run(recipe: str, settings: Sequence[str], show_all: bool, resume: bool) 
     Load no weights, and no data from the hub. Raise UserError for whatever `rethink train` would refuse."""
     resolved = load_recipe(*expand_run_folder(recipe, settings))
     inputs = check_run(resolved, hub=False)
-    for message in rate_never_reached(resolved):
+    for message in doubtful_settings(resolved):
         warn(message)
     folder = RunFolder(Path(resolved.out))
     if resume:

@@ -34,14 +34,14 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
     Under torchrun the processes share the work and only rank 0 prints. When torchrun restarts them after a failure, the
     run resumes from its newest checkpoint. Exit with code 1 if the whole run has trained nothing.
     """
-    from rethink.training.no_effect import rate_never_reached
+    from rethink.training.no_effect import doubtful_settings
     from rethink.training.run import open_run
 
     resolved = load_recipe(*expand_run_folder(recipe, settings))
     run = open_run(resolved, resume=resume, warn=warn)
     if run.ranks.is_rank0 and (lesser := lesser_guard()):
         warn(lesser)
-    for message in rate_never_reached(resolved) if run.ranks.is_rank0 else ():
+    for message in doubtful_settings(resolved) if run.ranks.is_rank0 else ():
         warn(message)
     command = shlex.join(["rethink", "train", recipe, *settings, "--resume"])
     try:

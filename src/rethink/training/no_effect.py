@@ -63,13 +63,20 @@ def settings_without_effect(recipe: Recipe) -> Iterator[str]:
     yield from _objectives(recipe)
 
 
-def rate_never_reached(recipe: Recipe) -> Iterator[str]:
-    """Yield a message if the learning rate does not reach its peak. It is no error: short trials of a recipe do that."""
+def doubtful_settings(recipe: Recipe) -> Iterator[str]:
+    """Yield a message about each setting that is no error, but may be a mistake: a learning rate that does not reach its
+    peak, as in a short trial of a recipe, and shorter replies in evaluation than in training."""
     warmup, updates = recipe.training.warmup_updates, recipe.updates
     if warmup >= updates:
         yield (
             f"training.warmup_updates = {warmup} is not below updates = {updates}: the learning rate only reaches "
             f"{updates / (warmup + 1):.0%} of training.lr"
+        )
+    trained, evaluated = recipe.sampling.max_tokens, recipe.evaluation.sampling.max_tokens
+    if recipe.evaluation.problems is not None and evaluated < trained and needs_of(recipe.method["name"]).samples:
+        yield (
+            f"evaluation.sampling.max_tokens = {evaluated} is below sampling.max_tokens = {trained}: held-out replies "
+            "are cut earlier than those in training"
         )
 
 

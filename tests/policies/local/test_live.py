@@ -10,7 +10,7 @@ import torch
 
 from rethink.models.language_model import LanguageModel
 from rethink.policies.local import live
-from rethink.policies.local.live import Ended, LiveDecoder, NewToken, live_shape
+from rethink.policies.local.live import Ended, Failed, LiveDecoder, NewToken, live_shape
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.local.prefix_cache import PrefixCache
 from rethink.policies.token_policy import Generation, Request
@@ -57,6 +57,7 @@ def run_staggered(decoder: LiveDecoder, requests: Sequence[Request], seed: int) 
             place[number] = i
         decoder.step()
         for event in decoder.take_events():
+            assert not isinstance(event, Failed)
             key = place[event.request], event.index
             if isinstance(event, NewToken):
                 tokens.setdefault(key, []).append(event.token)
