@@ -35,6 +35,11 @@ CHANGEABLE = {
     "endpoint.concurrency",
     "endpoint.timeout_s",
     "endpoint.retries",
+    "judge.endpoint.url",
+    "judge.endpoint.key_env",
+    "judge.endpoint.concurrency",
+    "judge.endpoint.timeout_s",
+    "judge.endpoint.retries",
 }
 """Settings that may change on resume: folder, length, and whatever affects neither weights nor answers."""
 

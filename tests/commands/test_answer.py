@@ -498,8 +498,8 @@ def test_the_key_is_in_no_message_and_no_file(rethink: Rethink, tmp_path: Path, 
 
 
 def test_no_reply_of_an_endpoint_is_paid_for_twice(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
-    """Guards against the replies of an unfinished batch, here of 256 drafts, that a stop loses, and that another model's
-    command takes for its own."""
+    """Guards against the replies of an unfinished batch, here of 256 drafts, that a stop loses, that another model's
+    command takes for its own, and that it deletes without a word."""
     questions(tmp_path / "q.jsonl", [f"{n} + {n}?" for n in range(5)])
     file = ["--file", "q.jsonl", "endpoint.concurrency=1", "--out"]
     endpoint.script = lambda asked: completion(f"\\boxed{{{len(str(asked.body['messages']))}}}")
@@ -519,8 +519,12 @@ def test_no_reply_of_an_endpoint_is_paid_for_twice(rethink: Rethink, tmp_path: P
     endpoint.script = lambda asked: script(asked) if asked.n < n + 10 else Answer(503, "down")
     assert rethink(*asking(endpoint, *file, "b.jsonl")).code == 2
     n, endpoint.script = len(endpoint.asked), script
-    assert rethink(*asking(endpoint, *file, "b.jsonl", "--resume", "prompts.system=Be short.")).code == 0
-    assert len(endpoint.asked) - n == 10
+    other = rethink(*asking(endpoint, *file, "b.jsonl", "--resume", "prompts.system=Be short."))
+    assert (other.code, other.out) == (2, "")
+    assert "rethink: b.jsonl.partial has replies to other settings" in other.err
+    assert len(endpoint.asked) == n
+    assert rethink(*asking(endpoint, *file, "b.jsonl", "--resume", "endpoint.concurrency=3")).code == 0
+    assert (tmp_path / "b.jsonl").read_bytes() == (tmp_path / "calm.jsonl").read_bytes()
 
 
 def test_too_long_for_an_endpoint(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:

@@ -19,7 +19,7 @@ from rethink.jsonl import append
 from support.command_line import PLAIN, Rethink, assert_one_message
 from support.evaluations import answer, answers
 from support.fake_endpoint import Answer as Reply
-from support.fake_endpoint import Asked, FakeEndpoint, completion
+from support.fake_endpoint import Asked, FakeEndpoint, completion, refusal
 
 R, W, N = True, False, None
 
@@ -244,6 +244,23 @@ def test_the_matrix_by_hand(rethink: Rethink, tmp_path: Path, endpoint: FakeEndp
     assert (cut.read_bytes(), (tmp_path / "c" / "matrix.json").read_bytes()) == (whole, before)
     assert len(endpoint.asked) == 50 + 10 + 10
     assert "seed was 0, now 1" in rethink(*cross(endpoint, "seed=1")).err
+
+
+@pytest.mark.slow
+def test_cells_are_about_the_same_problems(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
+    """Guards against rows that cannot be compared, because a solver's server refused a problem: here `odd`'s, 2."""
+    (tmp_path / "n.jsonl").write_text("".join(f'{{"question": "{n}", "answer": "{2 * n}"}}\n' for n in range(5)))
+    known = skills()
+
+    def script(asked: Asked) -> Reply:
+        is_two = asked.body["model"] == "odd" and asked.body["messages"][0]["content"] == "2"
+        return refusal(400, "This model's maximum context length is 9 tokens") if is_two else known(asked)
+
+    endpoint.script = script
+    shown = rethink(*cross(endpoint))
+    assert "1 of 5 problems lack drafts of a model, and are left out" in shown.err
+    matrix = json.loads((tmp_path / "c" / "matrix.json").read_text())
+    assert {cell["n"] for row in matrix.values() for cell in row.values()} == {4}
 
 
 def test_cross_with_the_recipe_of_the_paper(rethink: Rethink, tmp_path: Path, model_folders: dict[str, Path]) -> None:

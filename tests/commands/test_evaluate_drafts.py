@@ -66,7 +66,7 @@ def test_drafts_in_a_folder_of_shards(rethink: Rethink, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.filterwarnings("default:.*rows have no reply")
+@pytest.mark.filterwarnings("default:.*replies are empty")
 def test_drafts_of_any_file(rethink: Rethink, tmp_path: Path) -> None:
     """Guards against columns that are not the named ones, and against unmatched rows that are dropped."""
     (tmp_path / "p.jsonl").write_text('{"question": "1 3 7", "answer": "21"}\n{"question": "2", "answer": "2"}\n')
@@ -76,7 +76,7 @@ def test_drafts_of_any_file(rethink: Rethink, tmp_path: Path) -> None:
     shown = rethink(*given, "--on", "p.jsonl", "--out", "a")
     assert shown.code == 0
     assert texts(tmp_path / "a") == [("p.jsonl/0", "\\boxed{21}")]
-    assert "warning: d.jsonl: 1 of 2 rows have no reply, and are left out\n" in shown.err
+    assert "warning: d.jsonl: 1 of 2 replies are empty, and are left out\n" in shown.err
     assert "1 of 2 problems have no draft in d.jsonl" in shown.err
     assert_one_message(rethink(*given), "line 1: no column 'answer'")
     with (tmp_path / "d.jsonl").open("a") as out:

@@ -20,6 +20,7 @@ from rethink.evaluation.drafts import (
     read_drafts,
     replies_in,
     response_text,
+    with_enough_drafts,
 )
 from rethink.evaluation.evaluate import Drafts, EvaluationSpec, evaluate, make_setup, resumable_answers, run_evaluation
 from rethink.evaluation.summary import summarize
@@ -52,11 +53,20 @@ def refused(file: Path, problems: list[Problem] | None = None) -> str:
     return str(caught.value)
 
 
+def test_problems_with_too_few_drafts_are_left_out() -> None:
+    """Guards against one failed draft that refuses a whole evaluation by votes. If none has enough, `evaluate` refuses."""
+    some = [problem("a"), problem("b")]
+    drafts = {"a": ["1", "2"], "b": ["1"]}
+    with pytest.warns(UserWarning, match="1 of 2 problems have fewer than 2 drafts, and are left out"):
+        assert with_enough_drafts(some, drafts, 2) == some[:1]
+    assert with_enough_drafts(some, drafts, 1) == with_enough_drafts(some, drafts, 3) == some
+
+
 def test_rows_of_one_problem_are_its_drafts(tmp_path: Path) -> None:
     """Guards against one problem per row: question and gold answer decide. A limit, once ignored, counts rows."""
     rows = [("1+1?", "2", "a"), ("2+2?", "4", "b"), ("1+1?", "2", "c"), ("1+1?", "3", "d"), ("2+2?", "#### 4", None)]
     file = jsonl(tmp_path, *({"question": q, "answer": g, "response": r} for q, g, r in rows), {"nothing": 1})
-    with pytest.warns(UserWarning, match="1 of 5 rows have no reply, and are left out"):
+    with pytest.warns(UserWarning, match="1 of 5 replies are empty, and are left out"):
         problems, drafts = read_drafts(file, ProblemSource("d", limit=5), COLUMNS, None)
     assert [(p.id, p.question, p.gold, p.suite) for p in problems] == [
         ("d.jsonl/0", "1+1?", "2", "d.jsonl"),

@@ -12,6 +12,8 @@ ANSWERS = {
     "The answer is 1.5 hours (90 minutes).": "1.5 hours", "The answer is 12, which is 3 times 4.": "12",
     "The answer is not $3$ but $14$.": "14", "The answer is not 3, but rather \\frac{1}{3}.": "\\frac{1}{3}",
     "The answer is 5, but not 6 or 7.": "5",
+    "#### 12 (3 × 4)": "12", "#### 5 (2:30)": "5", "The answer is 25 minutes, until 10:30.": "25",
+    "The answer is 8 boxes of 2×3.": "8", "The answer is 50 boxes, each 3 × 4.": "50", "Answer: 5 dozen × 12": "5",
     "The answer is 5 because 2 + 3 = 5": "5", "The answer is 12 apples for the 3 children.": "12",
     "The answer is (3, 4).": "(3, 4)", "The answer is \\frac{9}{2}.": "\\frac{9}{2}", "Answer: $10": "$10",
     "The answer is 90°.": "90°", "The answer is 50%": "50%", "The answer is Monday.": "Monday",

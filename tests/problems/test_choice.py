@@ -52,6 +52,7 @@ LENIENT: dict[str, str | None] = {
     "A is the mass and C is the correct option.": "C", "The answer is C because A is not correct.": "C",
     "I is the current, so I am not sure.": None, "Hence option C.": "C", "Ans: C": "C",
     "Options A and C are correct.": None, "If the answer is B, then 0 = 1, which cannot be.\nSo C.": "C",
+    "I suppose the answer is C.": "C", "So I'll assume the answer is C": "C", "I assume that option C is correct.": "C",
     "Assume that the correct answer is C. That fails.": None, "If option B is correct, x = 2. So option C is right.": "C",
 }  # fmt: skip
 

@@ -84,9 +84,9 @@ def answer_file(
     check_strategies(resolved, [strategy], problems)
     make_folder(out.parent)
     with Lock(out, warn):
-        for file in (out, _kept_file(out)):
-            if file.exists() and not resume:
-                raise UserError(f"{file} already exists; resume it with --resume, or choose another --out")
+        for existing in (out, _kept_file(out)):
+            if existing.exists() and not resume:
+                raise UserError(f"{existing} already exists; resume it with --resume, or choose another --out")
         records = _answer_all(problems, resolved, strategy, out)
     n_changed = sum(record["changed"] is True for record in records)
     print_note(f"{len(problems)} answers, {n_changed} of them changed from the first answer: {out}")
@@ -262,13 +262,14 @@ def _extract_answer(sample: Sample | None) -> str | None:
 
 
 def settings_key(recipe: Recipe) -> str:
-    """Return a hash of all settings that affect the answers: not paths, servers or batch sizes."""
+    """Return a hash of all settings that affect the answers: not the file of answers, servers, memory or batch sizes."""
     evaluation = replace(recipe.evaluation, batch_size=AnswerSettings().batch_size)
     read = recipe.sampler
     sampler = Sampler(
         max_prompt_tokens=read.max_prompt_tokens, overlong_prompts=read.overlong_prompts, dtype=read.dtype
     )
-    relevant = replace(recipe, out="", endpoint=Endpoint(), sampler=sampler, evaluation=evaluation)
+    judge = replace(recipe.judge, endpoint=Endpoint())
+    relevant = replace(recipe, out="", endpoint=Endpoint(), judge=judge, sampler=sampler, evaluation=evaluation)
     return f"{stable_hash(to_toml(relevant)):016x}"
 
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from rethink.commands.console import new_folder, print_json, print_note, print_result, warn
-from rethink.commands.evaluate import Job, open_policy, origin_of_weights, resolve, run, warn_of_repeats
+from rethink.commands.evaluate import (
+    Job,
+    n_drafts_needed,
+    open_policy,
+    origin_of_weights,
+    resolve,
+    run,
+    warn_of_repeats,
+)
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, by_suite
 from rethink.evaluation.bounds import ACCURACY_NOTE, bounded_rate
@@ -100,12 +108,13 @@ def _fill_matrix(
     drafts: dict[str, Path] = {}
     for model in models:
         drafts[model] = _solve(model, on, settings, recipe, folder / f"{titles[model]}-solves")
+    given = _shared_drafts(drafts, resolve(models[0], on, settings, recipe))
     cells: dict[tuple[str, str], Estimate] = {}
     note = ""
     for refiner in models:
         for solver in models:
             cell = folder / f"{titles[refiner]}-refines-{titles[solver]}"
-            found = cells[solver, refiner] = _refine(refiner, drafts[solver], on, settings, recipe, cell)
+            found = cells[solver, refiner] = _refine(refiner, given[solver], on, settings, recipe, cell)
             note = note if found.at_least is None else f"\n{ACCURACY_NOTE}"
     lines = [["drafts of \\ refined by", *titles.values()]]
     record: dict[str, dict[str, Record]] = {}
@@ -132,12 +141,32 @@ def _solve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str, 
     return folder / ANSWERS_FILE
 
 
+def _shared_drafts(files: Mapping[str, Path], recipe: Recipe) -> dict[str, Drafts]:
+    """Return the drafts of each model, of the problems of which all have enough: the cells of the matrix are about the same
+    ones. Raise UserError if there is none."""
+    problems, n = _recipe_problems(recipe), n_drafts_needed(recipe)
+    found: dict[str, Drafts] = {}
+    for model, file in files.items():
+        found[model] = drafts_from_answers(file, problems)[1]
+    shared: set[str] = set()
+    for problem in problems:
+        if all(len(drafts.get(problem.id, ())) >= n for drafts in found.values()):
+            shared.add(problem.id)
+    if not shared:
+        raise UserError(f"there is no problem of which each model has {n} drafts that its server did not fail to give")
+    if len(shared) < len(problems):
+        warn(f"{len(problems) - len(shared)} of {len(problems)} problems lack drafts of a model, and are left out")
+    for model, drafts in found.items():
+        found[model] = {ident: drafts[ident] for ident in drafts.keys() & shared}
+    return found
+
+
 def _refine(
-    model: str, drafts: Path, on: Sequence[str], settings: Sequence[str], recipe: str, folder: Path
+    model: str, drafts: Drafts, on: Sequence[str], settings: Sequence[str], recipe: str, folder: Path
 ) -> Estimate:
     resolved = resolve(model, on, settings, recipe)
-    problems, given = drafts_from_answers(drafts, _recipe_problems(resolved))
-    answers = _run(resolved, problems, given, folder)
+    problems = [problem for problem in _recipe_problems(resolved) if problem.id in drafts]
+    answers = _run(resolved, problems, drafts, folder)
     ends_with_refine = parse(resolved.evaluation.strategy).stages[-1][0] == "refine"
     k = resolved.evaluation.n_refine if ends_with_refine else 1
     rates = [bounded_rate(partial(final_pass_outcomes, of_suite, k)) for of_suite in by_suite(answers).values()]

@@ -25,7 +25,7 @@ from rethink.commands.typed_settings import refuse_contradictions, refuse_withou
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, is_answers_file, unmeasured
 from rethink.evaluation.baselines import kind_of_baseline, missing_baselines
-from rethink.evaluation.drafts import DraftColumns, drafts_from_answers, read_drafts
+from rethink.evaluation.drafts import DraftColumns, drafts_from_answers, read_drafts, with_enough_drafts
 from rethink.evaluation.evaluate import Drafts, EvaluationSpec, make_setup, resumable_answers, run_evaluation
 from rethink.evaluation.gap import control_votes
 from rethink.evaluation.results import compute_results, needs_equal_cost
@@ -130,6 +130,8 @@ def evaluate(
     resolved = resolve(model, on, settings, recipe, drafts)
     problems, given = _load_problems(resolved, on, drafts, columns)
     problems = read_after(problems, resolved.model.thinking)
+    if given is not None:
+        problems = with_enough_drafts(problems, given, n_drafts_needed(resolved))
     job = Job(resolved, problems, given, out or Path("runs"), "")
     job.check()
     folder = out or new_folder("eval")  # only now: a refused command leaves nothing
@@ -271,7 +273,7 @@ def open_keeping_setup(recipe: Recipe, policy: Policy, file: Path, settings: str
     setup = open_setup(recipe, Journal(policy, file, settings) if recipe.endpoint.url else policy)
     if setup.judge is None or not recipe.judge.endpoint.url:
         return setup
-    return replace(setup, judge=Journal(setup.judge, file, f"judge {settings}"))
+    return replace(setup, judge=Journal(setup.judge, file, settings, source="judge"))
 
 
 def open_setup(recipe: Recipe, policy: Policy) -> Setup:
@@ -355,6 +357,11 @@ def _load_problems(
         n_missing = len(requested) - len(problems)
         warn(f"{n_missing} of {len(requested)} problems have no draft in {file} and are skipped")
     return problems, given
+
+
+def n_drafts_needed(recipe: Recipe) -> int:
+    """Return the number of drafts per problem that the recipe's strategies begin with."""
+    return max(1, *(strategy.n_solve for strategy in parse_all(recipe.evaluation.strategy)))
 
 
 def _refuse_draft_columns(columns: DraftColumns) -> None:

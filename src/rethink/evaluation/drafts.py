@@ -142,13 +142,23 @@ def read_drafts(
         raise UserError(f"{file} has no rows")
     if not found:
         raise UserError(f"{file} has no replies: the column {columns.response!r} is empty in all rows")
-    _warn_of_missing(file, n_missing, n_replies, "rows have no reply")
+    _warn_of_missing(file, n_missing, n_replies, "replies are empty")
     return list(found.values()), dict(drafts)
 
 
 def _warn_of_missing(file: Path, n_missing: int, n: int, what: str) -> None:
     if n_missing:
         warnings.warn(f"{file}: {n_missing} of {n} {what}, and are left out", stacklevel=3)
+
+
+def with_enough_drafts(problems: Sequence[Problem], drafts: Drafts, n: int) -> list[Problem]:
+    """Return the problems that have at least `n` drafts, with a warning about the others; all of them if none has so many,
+    which `evaluate` refuses."""
+    kept = [problem for problem in problems if len(drafts[problem.id]) >= n]
+    if 0 < len(kept) < len(problems):
+        few = len(problems) - len(kept)
+        warnings.warn(f"{few} of {len(problems)} problems have fewer than {n} drafts, and are left out", stacklevel=3)
+    return kept or list(problems)
 
 
 def response_text(value: Any) -> str | None:
@@ -203,14 +213,22 @@ def _tell_apart(
     if images:
         found = [p for p in found if p.images == images]
         if not found:
-            raise UserError(f"{row.location}: no problem named with --on has this question about these images")
+            raise UserError(
+                f"{row.location}: no problem named with --on has this question about these images; images are compared by "
+                "the bytes of their files, so if these were encoded again, leave their column out"
+            )
     if len(found) > 1:
         found = [p for p in found if p.earlier == earlier] or found
     for other in found[1:]:
         if (other.earlier, other.images, other.gold) != (found[0].earlier, found[0].images, found[0].gold):
+            way_out = (
+                "remove one of them"
+                if other.suite == found[0].suite
+                else "name the suites one by one, with drafts for each"
+            )
             raise UserError(
                 f"{row.location}: {found[0].id} and {other.id} both have this question, and differ in the rest; which of "
-                "them the reply answers is open, so name the suites one by one, with drafts for each"
+                f"them the reply answers is open, so {way_out}"
             )
     return found
 

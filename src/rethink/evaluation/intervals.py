@@ -217,7 +217,8 @@ def clustered_rate(clusters: Mapping[tuple[int, int], int], n_ungraded: int = 0)
     """Return the share of answers that is right, as `rate` does; undefined without answers. `clusters` maps (right answers,
     answers) to the number of problems that have so many. More answers, which were not graded, give its bounds.
     """
-    pairs = np.array([pair for pair, times in clusters.items() for _ in range(times)], dtype=np.float64).reshape(-1, 2)
+    kinds = np.array(list(clusters), dtype=np.float64).reshape(-1, 2)
+    pairs = np.repeat(kinds, np.array(list(clusters.values()), dtype=np.int64), axis=0)
     sums_P, counts_P = pairs[pairs[:, 1] > 0].T
     n_right, n = int(sums_P.sum()), int(counts_P.sum())
     found = UNDEFINED

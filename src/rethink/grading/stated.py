@@ -40,6 +40,10 @@ _POWER_OF_UNIT = re.compile(r"(?<=[a-zA-Z]{2})\^\{?-?\d\}?")
 """The 2 in 5 cm^2, which is no answer."""
 _IS_FORMULA = re.compile(r"[\\^√∛π²³×÷]|\d:\d|\d[a-zA-Z]|[a-zA-Z]\s*[-+*/]|[-+*/]\s*[a-zA-Z]")
 """What tells a formula from a number: a sign of LaTeX or Unicode, a ratio or time, or a variable."""
+_COUNTED = re.compile(rf"\$?(?:{NUMBER})\s+[^\W\d_]{{2,}}")
+"""A number of something, which comes before any formula: `25 minutes, until 10:30`."""
+_WORKING = re.compile(r"(?<=\d)\s+\([^()a-zA-Z]*(?:[×÷=]|\d:\d)[^()a-zA-Z]*\)")
+"""How a number was found: `12 (3 × 4)`."""
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf|operatorname)\{[^{}]*\}")
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
@@ -120,7 +124,7 @@ def _answer_in(said: str) -> str:
     if _HEDGE.search(sentence):
         return sentence
     kept = _without_ornaments(_REMARK.sub("", sentence)).strip(' *,`"') or said
-    formula = last_formula(kept) or _bare_formula(kept)
+    formula = last_formula(kept) or (None if _COUNTED.match(kept) else _bare_formula(kept))
     if formula or len(kept.split()) <= 3 or not _words_in(kept.replace(" and ", " ")):
         return formula or kept
     numbers = _NUMBER.findall(kept)
@@ -142,7 +146,7 @@ def _bare_formula(line: str) -> str | None:
 
     Of `x = \frac{63}{400}` this is the right side.
     """
-    line = line.strip().rstrip(".!")
+    line = _WORKING.sub("", line.strip().rstrip(".!"))
     side = line.rpartition("=")[2].strip()
     for part in (side, _last_words(side), _last_run(side)):
         if part and _IS_FORMULA.search(part) and not _words_in(part):

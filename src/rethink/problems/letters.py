@@ -32,9 +32,11 @@ _CONCLUDED = re.compile(
 _BEFORE = re.compile(rf"[A-Z][)*]{{0,3}}\s*(?:[,/&+]|,?\s*\b(?:and|or|nor)\b)\s*(?:(?i:{_NOUN})\s+)?\Z")
 """What comes before the second letter of "A or B is correct"."""
 _SUPPOSED = re.compile(
-    r"\b(?:if|whether|assum(?:e|ing)|suppos(?:e|ing))\s+(?:that\s+)?(?:the\s+|my\s+)?\Z", re.IGNORECASE
+    r"\b(?:if|whether|(?<!\bI )(?<!\bI'd )(?<!\bI'll )(?<!\bI would )(?:assum(?:e|ing)|suppos(?:e|ing)))"
+    r"\s+(?:that\s+)?(?:the\s+|my\s+)?\Z",
+    re.IGNORECASE,
 )
-"""What comes before a statement that is only supposed: "If the answer is B, then"."""
+"""What comes before a statement that is only supposed: "If the answer is B, then". "I suppose the answer is B" is one."""
 _WORD = re.compile(r"[^\W_]+|[,;/&+|]")
 _LABEL = re.compile(r"(?:^|(?<=[\s(*]))([A-Z])\)")
 _ANY_LABEL = re.compile(r"(?:^|(?<=[\s(*]))([A-Z])[.):]")

@@ -145,7 +145,7 @@ def refuse_unread_columns(source: ProblemSource, answer_format: AnswerFormat) ->
 
 
 def refuse_overlap(training: Iterable[Problem], held_out: Iterable[Problem]) -> None:
-    """Raise UserError if a held-out problem is also a training problem, in any order of its numbers."""
+    """Raise UserError if a held-out problem is also a training problem, in any order of its numbers or options."""
     trained = {dedup_key(p) for p in training}
     shared = [p for p in held_out if dedup_key(p) in trained]
     if shared:

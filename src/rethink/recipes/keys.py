@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from rethink.recipes import other_libraries
@@ -13,10 +14,16 @@ SHOWN = 5
 """The number of unknown keys that a message names."""
 
 
-def fields_of(cls: type[Any]) -> dict[str, Any]:
+_types_of: dict[type[Any], Mapping[str, Any]] = {}
+"""What `fields_of` has returned: evaluating annotations takes most of the time in which a recipe is read."""
+
+
+def fields_of(cls: type[Any]) -> Mapping[str, Any]:
     """Return the types of a section's keys."""
-    hints = get_type_hints(cls, include_extras=True)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+    if cls not in _types_of:
+        hints = get_type_hints(cls, include_extras=True)
+        _types_of[cls] = MappingProxyType({f.name: hints[f.name] for f in dataclasses.fields(cls)})
+    return _types_of[cls]
 
 
 def section_type(kind: Any) -> type[Any] | None:

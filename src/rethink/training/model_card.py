@@ -94,10 +94,10 @@ def _evaluations(run: RunFolder, update: int) -> list[Record] | None:
     by_update: dict[int, Record] = {}
     try:
         for _, record in read_lines(run.metrics):
-            if record["phase"] == "evaluation" and record["update"] <= update:
+            if record.get("phase") == "evaluation" and record["update"] <= update:
                 _table([record], [*RATES])
                 by_update[record["update"]] = {**record, "n_problems": int(record["n_problems"])}
-    except (LookupError, TypeError, ValueError):
+    except (AttributeError, LookupError, TypeError, ValueError):
         return None
     return [by_update[number] for number in sorted(by_update)]
 

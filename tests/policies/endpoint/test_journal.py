@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from rethink.jsonl import RecordMismatchError
 from rethink.policies.endpoint.journal import Journal
 from rethink.types import Sampling
 from support.fake_endpoint import FakeEndpoint, completion, echo, make_policy, make_prompt, make_prompts
@@ -20,8 +23,10 @@ def test_kept_replies_are_the_same_samples(endpoint: FakeEndpoint, tmp_path: Pat
     again.sample(prompts, 2, Sampling(0.5))
     again.sample([make_prompt("q0", seed=7)], 2)
     assert len(endpoint.asked) == 6 + 3 + 6 + 2
-    Journal(make_policy(endpoint), file, "of another model").sample(prompts, 2)
+    Journal(make_policy(endpoint), file, source="judge").sample(prompts, 2)
     assert len(endpoint.asked) == 6 + 3 + 6 + 2 + 6
+    with pytest.raises(RecordMismatchError, match=r"kept\.jsonl has replies to other settings"):
+        Journal(make_policy(endpoint), file, "of another model").sample(prompts, 2)
 
 
 def test_failed_replies_are_requested_again(endpoint: FakeEndpoint, tmp_path: Path) -> None:
