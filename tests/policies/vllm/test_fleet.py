@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rethink.errors import UserError
 from rethink.models.forward.embedding import tower_names
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.models.lora import named_weights
-from rethink.policies.vllm import server
+from rethink.policies.vllm import server, transfer
 from support.fake_endpoint import make_prompt
 from support.fake_vllm import FakeVllm
 from support.vision_models import save_vision_model
@@ -116,6 +117,41 @@ def test_a_frozen_tower_is_sent_once(tmp_path: Path, fakes: list[FakeVllm]) -> N
     assert fakes[0].weights.keys() == names
     assert list(map(set, fakes[0].sent[-3:])) == [tower, names - tower, names - tower]
     assert all(torch.equal(fakes[0].weights[name], weight) for name, weight in named_weights(model))
+
+
+def test_the_tower_of_another_run_is_replaced(tmp_path: Path, fakes: list[FakeVllm]) -> None:
+    """Regression: a run that shared a server with another one sampled with the other's tower: its next update left the
+    tower out, and named all weights its own."""
+    path = str(save_vision_model(tmp_path, "Idefics3"))
+    ours, others = load_model(path), load_model(path)
+    with torch.no_grad():
+        for weight in others.module.parameters():
+            weight.mul_(0.5)
+    policy, other = make_policy(ours, *fakes[:2]), make_policy(others, fakes[1])
+    policy.publish(1)
+    other.publish(1)
+    policy.publish(2)
+    policy.publish(3)
+    for fake in fakes[:2]:
+        assert all(torch.equal(fake.weights[name], weight) for name, weight in named_weights(ours))
+    assert len(fakes[0].sent) == 2 + 2 + 1
+
+
+def test_a_model_of_text_is_one_file(
+    qwen: LanguageModel, fakes: list[FakeVllm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against an empty file of frozen weights in each update."""
+    written: list[str] = []
+
+    def watched(tensors: dict[str, torch.Tensor], file: Path) -> None:
+        written.append(file.name)
+        save_file(tensors, file)
+
+    monkeypatch.setattr(transfer, "save_file", watched)
+    policy = make_policy(qwen, fakes[0])
+    policy.publish(1)
+    policy.publish(2)
+    assert written == ["weights.safetensors"] * 2
 
 
 def test_weights_of_another_run_are_noticed(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:

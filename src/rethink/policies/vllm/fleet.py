@@ -111,17 +111,25 @@ class Fleet:
         """Pause all servers, send the weights, clear their caches and resume; lost servers that answer again take part.
 
         Raise UserError if no server is left."""
+        before = self.label
         self.label = f"{'' if self.adapter is None else ADAPTER}{self._run}/{version}"
         for server in self.servers:
             if server.lost_reason and server.reconnect():
                 self._receivers = []
         self._on_all(Server.begin_update)
+        if before:
+            self._on_all(lambda server: self._check_label(server, before))
         receivers = self.alive()
         if self._sender is None or receivers != self._receivers:
             self._open_sender(receivers)
         assert self._sender is not None
         self._sender.send()
         self._on_all(lambda server: server.end_update(self.label))
+
+    def _check_label(self, server: Server, label: str) -> None:
+        """Have all weights sent if a server's are not those of this label: another run may have replaced any of them."""
+        if server.weight_label() != label:
+            self._receivers = []
 
     def sleep(self) -> None:
         """Release the GPU memory of colocated servers for the trainer."""

@@ -10,7 +10,7 @@ import socket
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,7 +34,7 @@ Shapes = list[tuple[str, tuple[int, ...]]]
 class WeightSource:
     """The trainer's weights: `shapes` returns their Hugging Face names and shapes, tied ones once; `current` returns names
     and present values in the same order. A sharded trainer gathers them one by one: iterate to the end. `frozen` names
-    those that training never changes, a vision tower's: servers get them once."""
+    those that training never changes, a vision tower's: servers get them with the first weights only."""
 
     shapes: Callable[[], Shapes]
     current: Callable[[], Iterable[tuple[str, Tensor]]]
@@ -85,7 +85,7 @@ def shared_memory() -> Path | None:
 
 
 class FileSender:
-    """Send the weights as a safetensors file on this machine: in /dev/shm if it exists, removed after each update."""
+    """Send the weights as safetensors files on this machine: in /dev/shm if it exists, removed after each update."""
 
     def __init__(self, client: Client, weights: WeightSource, dtype: torch.dtype) -> None:
         self.client = client
@@ -108,9 +108,11 @@ class FileSender:
                 trained[name] = weight.to("cpu", self.dtype).contiguous()
             elif not self._has_frozen:
                 frozen[name] = weight.to("cpu", self.dtype).contiguous()
-        with self._written("frozen", frozen) as once, self._written("weights", trained) as file:
+        with ExitStack() as files:
+            once = files.enter_context(self._written("frozen", frozen)) if frozen else ""
+            file = files.enter_context(self._written("weights", trained))
             self.client.start_weight_update()
-            if frozen:
+            if once:
                 self.client.update_weights({"file": once, "stays": True})
             self.client.update_weights({"file": file})
             self.client.finish_weight_update()
@@ -150,14 +152,16 @@ class VllmSender:
         self._frozen = weights.frozen
         self._sent: frozenset[str] = frozenset()  # and need not be sent again
 
+        sender = self
+
         class Source(vllm_transfer.WeightSource):  # type: ignore[misc]
-            def metadata(source) -> list[Any]:
-                shapes = [(name, shape) for name, shape in weights.shapes() if name not in self._sent]
+            def metadata(self) -> list[Any]:
+                shapes = [(name, shape) for name, shape in weights.shapes() if name not in sender._sent]
                 return [vllm_transfer.ParamMeta(name, dtype, shape) for name, shape in shapes]
 
-            def __iter__(source) -> Iterator[tuple[str, Tensor]]:
+            def __iter__(self) -> Iterator[tuple[str, Tensor]]:
                 for name, weight in weights.current():
-                    if name not in self._sent:
+                    if name not in sender._sent:
                         yield name, weight.to(dtype)
 
         init: Any
