@@ -24,6 +24,7 @@ from rethink.strategies.socratic import (
     TreeNode,
     best_node,
     evaluate_node,
+    expand,
     new_sub_questions,
     search,
     uct,
@@ -196,6 +197,20 @@ def test_sub_answers_see_no_unit_and_sub_questions_see_all() -> None:
     last = {turns[-1].content for turns in ends}
     assert last <= {text + wrap_up for text in units for wrap_up in WRAP_UPS}
     assert f"{FIRST} asked-0-0\ntold-0-0\n\n{NEXT} asked-1-0\ntold-1-0\n\n{WRAP_UPS[5]}" in last
+
+
+def test_empty_sub_answers_are_left_out() -> None:
+    """Guards against units without an answer, for example of a reply that was cut within its thinking."""
+    told = ["<think>cut", " ", "<think>so</think>two"]
+    world = World(ask=numbered, tell=lambda asked: told[int(asked[-1])])
+    prompts = replace(PROMPTS, thinking=("<think>", "</think>"))
+    node = TreeNode()
+    expanding = expand(prompts, problem(), node, Settings(first_width=3))
+    call = next(expanding)
+    call = expanding.send(world.sample(*call))
+    with pytest.raises(StopIteration):
+        expanding.send(world.sample(*call))
+    assert [child.units for child in node.children] == [(("0 2", "two"),), ()]
 
 
 def test_widths_and_token_limits_of_each_role() -> None:

@@ -227,8 +227,8 @@ def expand(prompts: Prompts, problem: Problem, node: TreeNode, settings: Setting
     if node.depth >= settings.depth:
         node.add_children([])
         return
-    units = beside_images(problem, _units_text(node.units) or "nothing yet")
-    turn = about_all(problem, fill(prompts.sub_question, question=problem.transcript, units=units))
+    known = beside_images(problem, _units_text(node.units) or "nothing yet")
+    turn = about_all(problem, fill(prompts.sub_question, question=problem.transcript, units=known))
     width = settings.width if node.units else settings.first_width
     ask = _prompt(prompts, problem, node, "ask", (turn,))
     (asked,) = yield [ask], width, Sampling(settings.temperature, settings.caps[2])
@@ -239,8 +239,12 @@ def expand(prompts: Prompts, problem: Problem, node: TreeNode, settings: Setting
         turn = about_all(problem, fill(prompts.sub_answer, question=problem.transcript, sub_question=shown))
         asks.append(_prompt(prompts, problem, node, f"tell {n}", (turn,)))
     answers = (yield asks, 1, Sampling(settings.temperature, settings.caps[1])) if asks else []
-    found = zip(new, answers, strict=True)
-    node.add_children([(text, prompts.without_thinking(group[0].text)) for text, group in found if group])
+    units: list[Unit] = []
+    for text, group in zip(new, answers, strict=True):
+        answer = prompts.without_thinking(group[0].text) if group else ""
+        if answer.strip():
+            units.append((text, answer))
+    node.add_children(units)
 
 
 def new_sub_questions(prompts: Prompts, node: TreeNode, asked: Sequence[str]) -> list[str]:
