@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rethink.policies.cancel import EngineStoppedError
+from rethink.policies.cancel import EngineStoppedError, NaNLogitsError
 from rethink.policies.fake import FakePolicy
 from rethink.serving.app import LOCAL_HOSTS
 from rethink.serving.chat_request import read_chat_request
@@ -403,6 +403,37 @@ def test_a_server_whose_engine_has_stopped_says_so() -> None:
         health = await server.client.get("/health")
         assert (health.status_code, health.json()) == (503, {"status": "failed"})
         assert server.notes == ["the engine has stopped: CUDA error; restart the server"]
+
+    run(work)
+
+
+def test_health_tells_of_a_stopped_sampler_before_any_request() -> None:
+    """Regression: /health answered 200 until a request had met the error, so a balancer sent one there."""
+    has_stopped = False
+
+    async def work() -> None:
+        nonlocal has_stopped
+        server = FakeServer(has_stopped=lambda: has_stopped)
+        assert (await server.client.get("/health")).status_code == 200
+        has_stopped = True
+        assert (await server.client.get("/health")).status_code == 503
+
+    run(work)
+
+
+def test_nan_is_a_fault_of_the_server() -> None:
+    """Regression: clients got HTTP 400, as if their requests were wrong, and the log said nothing."""
+
+    def script(prompt: Prompt, index: int, version: int) -> str:
+        raise NaNLogitsError("the model's logits are NaN: its weights")
+
+    async def work() -> None:
+        server = FakeServer(script)
+        answer = await server.ask()
+        assert answer.status_code == 500
+        assert "logits for this request are NaN" in answer.json()["error"]["message"]
+        assert server.notes == ["a request failed: the model's logits are NaN: its weights"]
+        assert (await server.client.get("/health")).status_code == 200
 
     run(work)
 

@@ -13,7 +13,7 @@ import pytest
 from rethink.build import build_prompts, local_policy, open_model
 from rethink.commands.serve import serve_model
 from rethink.evaluation.evaluate import make_setup
-from rethink.policies.cancel import Cancellation
+from rethink.policies.cancel import Cancellation, EngineStoppedError
 from rethink.policies.local.live_policy import open_live_policy
 from rethink.problems.question import as_problem
 from rethink.recipe import Recipe, load_recipe
@@ -47,7 +47,8 @@ def test_replies_are_those_of_the_local_policy() -> None:
     recipe = load_recipe("demo-think-twice", ["model.path=tiny", "model.device=cpu"])
     local = local_policy(recipe, open_model(recipe.model, 0), recipe.evaluation.sampling)
     live = open_live_policy(local, 400, 24, 9)
-    client = client_of(serve_model(recipe, "tiny", LIMITS, live))
+    served = serve_model(recipe, "tiny", LIMITS, live)
+    client = client_of(served)
     samplings: list[dict[str, Any]] = [
         {"temperature": 0},
         {"temperature": 0.9},
@@ -68,6 +69,9 @@ def test_replies_are_those_of_the_local_policy() -> None:
 
     found = asyncio.run(ask_all())
     live.close()
+    assert not served.has_stopped()
+    live.engine._error = EngineStoppedError("out of memory")
+    assert served.has_stopped()
     for (strategy, question, seed, sampling), ours in zip(jobs, found, strict=True):
         setup = make_setup(local, build_prompts(recipe, seed), with_sampling(recipe, sampling).evaluation)
         problem = as_problem(question, recipe.evaluation.problems, earlier=EARLIER)

@@ -112,6 +112,7 @@ def serve_model(recipe: Recipe, name: str, limits: Limits, live: LivePolicy | No
         thinking=recipe.model.thinking,
         open_judge=_open_judge(recipe, open_policy),
         is_remote=live is None,
+        has_stopped=lambda: live is not None and live.engine.has_failed,
     )
     try:
         served.find_strategy(None, 1, limits)

@@ -13,6 +13,10 @@ class EngineStoppedError(UserError):
     """Raised for every call of a policy whose engine has failed for good."""
 
 
+class NaNLogitsError(UserError):
+    """Raised for a call whose tokens cannot be drawn, because the model's logits are NaN or infinite."""
+
+
 class Cancelled(Exception):
     """Raised in a thread whose call was cancelled."""
 

@@ -34,7 +34,8 @@ class ServedModel:
 
     `strategy` answers requests that name no model. `make_prompts` takes a seed. `source` says in which form answers are
     asked for (None: in no form, unless a strategy has to compare them). `open_judge` opens the judge of "best", if there is
-    one. `is_remote`: the model runs at an endpoint, so what fails there is not the client's fault."""
+    one. `is_remote`: the model runs at an endpoint, so what fails there is not the client's fault.
+    `has_stopped` says whether the sampler has failed for good."""
 
     name: str
     strategy: str
@@ -45,6 +46,7 @@ class ServedModel:
     thinking: tuple[str, ...] = ()
     open_judge: OpenPolicy | None = None
     is_remote: bool = False
+    has_stopped: Callable[[], bool] = lambda: False
 
     @property
     def names(self) -> list[str]:

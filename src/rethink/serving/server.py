@@ -90,5 +90,5 @@ def run(app: Starlette, service: Service, listening: socket.socket, note: Callab
         Server(config, service, note).run([listening])
     finally:
         if not service.close():
-            note("a thread still waits for an endpoint; leaving it")
+            note("a thread still runs; leaving it")
             os._exit(0)  # a normal exit would wait for it

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from rethink.errors import UserError
-from rethink.policies.cancel import Cancellation, Cancelled, EngineStoppedError
+from rethink.policies.cancel import Cancellation, Cancelled, EngineStoppedError, NaNLogitsError
 from rethink.serving.api_error import ApiError
 from rethink.serving.chat_request import ChatRequest
 from rethink.serving.completion import Envelope, Said
@@ -116,13 +116,18 @@ class Service:
         self.model, self.limits, self.note = model, limits, note
         self.metrics = Metrics()
         self.is_draining = False
-        self.has_failed = False  # for good: the engine has stopped
+        self._is_noted = False  # that the engine has stopped
         self._n_choices = 0  # running or waiting
         self._calls: set[Call] = set()
         self._threads = ThreadPoolExecutor(limits.concurrency, "choice")
         self._idle = asyncio.Event()
         self._idle.set()
         self.metrics.gauge("rethink_choices", "Choices that are running or waiting", lambda: self._n_choices)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the sampler has failed for good."""
+        return self._is_noted or self.model.has_stopped()
 
     def start(self, request: ChatRequest) -> Call:
         """Start to answer a request. Raise ApiError if it cannot be answered, or not now."""
@@ -164,10 +169,13 @@ class Service:
         if isinstance(error, Cancelled):
             return ApiError(503, "the server stopped before the reply was complete", retry_after_s=10)
         if isinstance(error, EngineStoppedError):
-            if not self.has_failed:
+            if not self._is_noted:
                 self.note(f"{error}; restart the server")
-            self.has_failed = True
+            self._is_noted = True
             return ApiError(503, "the server has failed and must be restarted; its log says why")
+        if isinstance(error, NaNLogitsError):
+            self.note(f"a request failed: {error}")
+            return ApiError(500, "the model's logits for this request are NaN; the server's log says more")
         if isinstance(error, UserError):
             return ApiError(502 if self.model.is_remote else 400, str(error))
         self.note(f"internal error: {where(error)}")
@@ -185,7 +193,7 @@ class Service:
             return False
 
     def close(self, patience_s: float = CLOSE_S) -> bool:
-        """Cancel all calls. Return False if a thread does not end in time: it waits for an endpoint that says nothing."""
+        """Cancel all calls. Return False if a thread does not end in time."""
         for call in list(self._calls):
             call.cancellation.set()
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rethink.errors import UserError
 from rethink.models.language_model import LanguageModel
+from rethink.policies.cancel import NaNLogitsError
 from rethink.policies.local import LocalPolicy
 from rethink.policies.local.decode import Decoder
 from rethink.policies.local.live_policy import open_live_policy
@@ -23,6 +24,7 @@ from rethink.policies.token_policy import Request
 from rethink.types import Sampling
 from support.local_sampling import decode_all
 from support.model_families import build_family
+from support.samples import some_ids
 
 CAP = 40
 BAD, GOOD = Request((2, 3, 5), 2, seed=1), Request((7, 11), 3, seed=2)
@@ -110,4 +112,31 @@ def test_a_server_refuses_only_the_request_with_nan(qwen: LanguageModel) -> None
     assert live.engine._calls == {}
     assert sorted(live.engine.decoder._free) == list(range(live.shape.n_rows))
     assert isinstance(live.engine.decoder.prefiller.prefixes, PrefixCache)
+    live.close()
+
+
+@pytest.mark.parametrize(("n_bad", "place", "n_good"), [(50, 40, 37), (30, 20, 17)])
+def test_nothing_of_a_prompt_with_nan_is_left(qwen: LanguageModel, n_bad: int, place: int, n_good: int) -> None:
+    """Regression: its keys and values stayed in the slot, where a later, shorter prompt read them from columns that it
+    left empty, and in the prefix cache; so the server refused requests of other clients until it was restarted."""
+    qwen.chat.stop_ids = frozenset()
+    greedy, good = Sampling(0.0, CAP), Request(some_ids(n_good, "good"), 3, seed=2)
+    [expected] = decode_all(qwen, [good], 10_000, greedy)
+    ids = some_ids(n_bad, "bad")
+    used = {*good.ids, *ids, *(token for reply in expected for token in reply.ids)}
+    token = next(token for token in range(4, 97) if token not in used)
+    bad = Request((*ids[:place], token, *ids[place + 1 :]), 2, seed=1)
+    [whole] = decode_all(qwen, [bad], 10_000, greedy)
+    live = open_live_policy(LocalPolicy(qwen, greedy), n_bad, CAP, 6)
+    weights: Any = live.engine.decoder.weights
+    clean = weights.embedding
+    weights.embedding = clean.detach().clone()
+    weights.embedding[token] = torch.nan
+    with pytest.raises(NaNLogitsError):
+        list(live.engine.submit([(bad, greedy)]).items())
+    found = sorted(live.engine.submit([(good, greedy)]).items())
+    assert [item.ids for *_, item in found if not isinstance(item, int)] == [reply.ids for reply in expected]
+    weights.embedding = clean
+    found = sorted(live.engine.submit([(bad, greedy)]).items())
+    assert [item.ids for *_, item in found if not isinstance(item, int)] == [reply.ids for reply in whole]
     live.close()

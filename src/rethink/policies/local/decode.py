@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rethink.errors import UserError
 from rethink.models.chat import Chat
 from rethink.models.forward import Weights
 from rethink.models.forward.weights import logits
+from rethink.policies.cancel import NaNLogitsError
 from rethink.policies.local.graphs import Graphs
 from rethink.policies.local.kv_cache import Cache, CacheShape
 from rethink.policies.local.prefill import Prefilled, Prefiller
@@ -89,8 +89,8 @@ class Decoder:
     def step(self) -> list[tuple[int, list[Generation]]]:
         """Sample a token for every running row, or admit new rows and sample their first tokens.
 
-        Return the requests that this completes: (i, replies in order of their members). Raise UserError if the logits of
-        one of their tokens were NaN."""
+        Return the requests that this completes: (i, replies in order of their members). Raise NaNLogitsError if the
+        logits of one of their tokens were NaN."""
         self.finished = []
         has_room = self.n_running == 0 or self.n_running <= REFILL_BELOW * self.shape.n_rows
         if self.waiting and has_room and self._admit():
@@ -223,7 +223,7 @@ class Decoder:
         replies: list[Generation] = []
         for g, length in enumerate(self.length_M[here].tolist()):
             if math.isnan(log_probs[g][length - 1]):
-                raise UserError(NAN_LOGITS)
+                raise NaNLogitsError(NAN_LOGITS)
             replies.append(Generation(ids[g][:length], log_probs[g][:length], stopped[g]))
         return replies
 

@@ -72,6 +72,11 @@ class Engine:
         return self._is_closed
 
     @property
+    def has_failed(self) -> bool:
+        """Whether an error has closed the engine."""
+        return isinstance(self._error, EngineStoppedError)
+
+    @property
     def n_running(self) -> int:
         """The number of replies that are being sampled."""
         return self.decoder.n_running
@@ -105,7 +110,9 @@ class Engine:
     def _do(self, action: Callable[[], None]) -> None:
         with self._changed:
             if self._is_closed:
-                raise self._error if isinstance(self._error, UserError) else UserError("the engine has been closed")
+                if self.has_failed:  # a new error each time: one that is raised again gets a longer traceback
+                    raise EngineStoppedError(str(self._error))
+                raise UserError("the engine has been closed")
             self._actions.append(action)
             self._changed.notify()
 

@@ -116,6 +116,14 @@ class Cache:
         self.n_rows, self.n_prompts = n_rows, n_prompts
         self._group_rows()
 
+    def zero(self, prompt: int) -> None:
+        """Zero a prompt's slot and those of its rows: NaN in columns that a later, shorter prompt leaves empty would get
+        into its replies."""
+        rows = self.prompt_of == prompt
+        for prompts, replies in zip(self.prompts, self.replies, strict=True):
+            prompts[prompt : prompt + 1] = 0
+            replies[rows] = 0
+
     def _group_rows(self) -> None:
         """Group rows by prompt: `members` [G * M] has their slots, padded with 0; `member_of_row` [N] indexes into it."""
         prompt_of = self.prompt_of[: self.n_rows]

@@ -16,6 +16,7 @@ from torch import Tensor
 from rethink.errors import UserError
 from rethink.models.chat import Chat
 from rethink.models.forward import Weights
+from rethink.policies.cancel import NaNLogitsError
 from rethink.policies.local.decode import Decoder
 from rethink.policies.local.kv_cache import BUCKET, Cache, CacheShape
 from rethink.policies.local.prefill import Prefiller
@@ -242,10 +243,16 @@ class LiveDecoder(Decoder):
                 self._forget(number)
 
     def _fail(self, number: int) -> None:
-        """Stop a request with NaN in its logits; its last tokens were drawn from nothing."""
+        """Stop a request with NaN in its logits; its last tokens were drawn from nothing. Nothing of it is kept: its keys
+        and values may be NaN, too."""
+        assert self.cache is not None
+        slot = self.prompt_slots.index(number)
         self.cancel(number)
+        self.cache.zero(slot)
+        if self.prefiller.prefixes is not None:
+            self.prefiller.prefixes.clear()
         self.events = [event for event in self.events if event.request != number]
-        self.events.append(Failed(number, UserError(NAN_LOGITS)))
+        self.events.append(Failed(number, NaNLogitsError(NAN_LOGITS)))
 
     def _forget(self, number: int) -> None:
         """Drop a request, and free the slot of its prompt."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rethink.errors import UserError
 from rethink.models.chat import Chat
 from rethink.models.forward.plain import PlainState, PlainWeights
 from rethink.models.forward.weights import logits
+from rethink.policies.cancel import NaNLogitsError
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.local.sample_token import NAN_LOGITS, sample_token, uniforms
 from rethink.policies.token_policy import Generation, Request
@@ -95,13 +95,13 @@ class _Batch:
         self.n_columns += 1
 
     def generations(self) -> list[Generation]:
-        """Return the replies of all rows, so far. Raise UserError if the logits of a token were NaN."""
+        """Return the replies of all rows, so far. Raise NaNLogitsError if the logits of a token were NaN."""
         lengths, stopped = self.length_N.tolist(), self.stopped_N.tolist()
         ids, log_probs = self.ids_N_T.tolist(), self.log_probs_N_T.tolist()
         found: list[Generation] = []
         for n, length in enumerate(lengths):
             if length and math.isnan(log_probs[n][length - 1]):
-                raise UserError(NAN_LOGITS)
+                raise NaNLogitsError(NAN_LOGITS)
             found.append(Generation(ids[n][:length], log_probs[n][:length], stopped[n]))
         return found
 

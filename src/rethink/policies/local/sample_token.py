@@ -11,7 +11,8 @@ from rethink.seeds import stable_hash
 from rethink.types import Sampling
 
 NAN_LOGITS = (
-    "the model's logits are NaN: its weights contain NaN, or overflow in this precision (sampler.dtype, model.dtype)"
+    "the model's logits are NaN or infinite: its weights contain NaN, or overflow in this precision (sampler.dtype, "
+    "model.dtype)"
 )
 
 
