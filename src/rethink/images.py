@@ -382,7 +382,8 @@ def _in_8_bits(pil_image: Any) -> Any:
 
 
 def _scale_transparency(pil_image: Any) -> None:
-    """Scale the transparent color of a PNG to 8 bits, as Pillow does its pixels, but not that color."""
+    """Scale the transparent color of a PNG to 8 bits, as Pillow does its pixels, but not that color. In RGB of 16 bits,
+    colors that are equal in 8 bits count as equal."""
     bits, clear = str(pil_image.tile[0][3]) if pil_image.tile else "", pil_image.info.get("transparency")
     if isinstance(clear, tuple) and "16" in bits:
         pil_image.info["transparency"] = tuple(number >> 8 for number in clear)

@@ -277,7 +277,7 @@ class Prompts(PromptTexts):
     ) -> tuple[Message, ...]:
         """Return the messages before the reply of a phase; `shown` and `turns` as in `types.Demonstration`.
 
-        Earlier replies are shown without their thinking, which chat templates drop.
+        Earlier replies in `shown` are shown without their thinking, which chat templates drop (but see `show_reasoning`).
         Raise ValueError for a phase that has no prompt text, unless `turns` are given."""
         opening = self._solve_messages(problem)
         if phase == "solve" or turns:

@@ -68,8 +68,8 @@ class EndpointPolicy(Policy):
     - A prompt that is too long for the model is skipped and counted in `n_overlong`, or raises UserError (`overlong`).
     - A parameter that the server does not support is left out from then on. All other failures raise UserError.
 
-    `stop` holds strings that end a reply, as far as the server honors them. `cancellation` ends requests in flight; the
-    call then raises Cancelled.
+    `stop` holds strings that end a reply, as far as the server honors them. `cancellation` ends the requests of
+    `groups` and `stream`, which then raise Cancelled.
 
     `key` (default: the environment variable `endpoint.key_env`) is sent in requests and shown nowhere. `warn` is called
     once per parameter left out, and for the first prompt that is over-long or not graded. docs/endpoints.md lists what
