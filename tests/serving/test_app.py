@@ -541,6 +541,18 @@ def test_metrics_count_requests_and_tokens() -> None:
     run(work)
 
 
+def test_a_complete_reply_has_given_its_place_back() -> None:
+    """Guards against HTTP 429 for a client that sends one request after another to a server with a single place."""
+
+    async def work() -> None:
+        server = FakeServer(limits=Limits(concurrency=1, queue=0))
+        for stream in [False, True] * 50:
+            assert (await server.ask(stream=stream)).status_code == 200
+            assert server.service._n_choices == 0
+
+    run(work)
+
+
 def test_other_paths_answer_in_the_same_form() -> None:
     """Guards against HTML or plain text that a client cannot read."""
 

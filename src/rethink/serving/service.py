@@ -98,11 +98,21 @@ class Call:
             problem = model.problem(self.request, self.strategy)
             teller = Teller(lambda kind, text: self._put(Piece(choice, kind, text)), self.request.stop, model.thinking)
             attempt = run_choice(self.strategy, setup, problem, teller, self.cancellation)
-            self._put(Finished(choice, attempt))
+            self._end(Finished(choice, attempt))
         except Exception as err:
-            self._put(err)
+            self._end(err)
 
-    def _put(self, event: Event | Exception) -> None:
+    def _end(self, event: Finished | Exception) -> None:
+        """Give the choice's place back before its last event: a client with a complete reply may send the next request."""
+
+        def end() -> None:
+            self._service.one_less()
+            self._queue.put_nowait(event)
+
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(end)
+
+    def _put(self, event: Piece) -> None:
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
 
@@ -142,7 +152,7 @@ class Service:
         self._idle.clear()
         self._n_choices += request.n
         for choice in range(request.n):
-            loop.run_in_executor(self._threads, call.work, choice).add_done_callback(lambda _: self._one_less())
+            loop.run_in_executor(self._threads, call.work, choice).add_done_callback(self._never_ran)
         return call
 
     def check_room(self, n: int = 1) -> None:
@@ -202,7 +212,13 @@ class Service:
             time.sleep(0.01)
         return not any(thread.is_alive() for thread in self._threads._threads)
 
-    def _one_less(self) -> None:
+    def _never_ran(self, future: asyncio.Future[None]) -> None:
+        """Count a choice that was cancelled before its thread began."""
+        if future.cancelled():
+            self.one_less()
+
+    def one_less(self) -> None:
+        """Count a choice that is complete, has failed or was cancelled."""
         self._n_choices -= 1
         self._check_idle()
 
