@@ -41,10 +41,14 @@ MOVING: dict[str, Any] = {
     **{"lr": 1e-3, "weight_decay": 0.1, "max_grad_norm": 0.5, "warmup_updates": 1, "schedule": "linear"}
 }
 
-LORA_UPDATES = ("kl to the initial model", "entropy and kl in the advantage", "all together", "one reply", "distill")
+LORA_UPDATES = (
+    *("kl to the initial model", "entropy and kl in the advantage", "all together", "one reply", "distill"),
+    "distill with others",
+)
 UPDATES = (
     *("clip", "kl to the initial model", "means of sequences", "imitate", "prefer", "shaped", "all together"),
     *("one reply", "distill", "distill from the reference", "recomputed", "entropy and kl in the advantage"),
+    "distill with others",
 )
 
 
@@ -115,6 +119,7 @@ def make_parts(module: Any) -> dict[str, tuple[Part, ...]]:
         "all together": (mixed, imitate, prefer),
         "one reply": (PolicyGradient(mixed.samples[:1], (1.0,)),),
         "distill": (distill,),
+        "distill with others": (mixed, distill, PolicyGradient(mixed.samples[:1], (1.0,)), imitate),
         "distill from the reference": (replace(distill, teacher="reference", divergence=Divergence("reverse", 5)),),
         "zero advantages": (replace(mixed, advantages=(0.0,) * 6),),
     }

@@ -11,7 +11,9 @@ import torch
 
 from rethink import threads
 from rethink.models.language_model import LanguageModel
-from rethink.objectives import Clip
+from rethink.objectives import Clip, Imitate
+from rethink.training.engine import Pack
+from rethink.training.fsdp.engine import rounds_of
 from rethink.training.losses import LOSSES, LossOutput
 from rethink.training.losses.clip import clip_loss
 from rethink.training.micro_batch import MicroBatch
@@ -58,6 +60,15 @@ def test_gradient_on_several_cores_equals_brute_force(
     assert_same_gradient(gradient_of(trainer.model.module), expected_gradient(module, loss), FLOAT32)
     torch.set_num_threads(1)
     assert metrics["ratio"] == pytest.approx(apply(make_trainer(any_model), part)["ratio"], rel=1e-5)
+
+
+def test_ranks_work_on_packs_of_one_part_at_a_time() -> None:
+    """Guards against a rank that distills, and gathers the weights twice, while another one does not; and lost packs."""
+    first, second = Imitate((), ()), Imitate((), ())  # equal, but two parts
+    packs = [Pack(first, ())] * 4 + [Pack(second, ())] * 2
+    assert rounds_of(packs, 3) == [[0, 1, 2], [3], [4, 5]]
+    assert rounds_of(packs, 1) == [[0], [1], [2], [3], [4], [5]]
+    assert rounds_of([], 2) == []
 
 
 def test_same_number_of_workers_gives_the_same_bits(any_model: LanguageModel) -> None:

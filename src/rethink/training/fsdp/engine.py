@@ -107,15 +107,16 @@ class FSDPEngine:
     def backward(
         self, packs: Sequence[Pack], settings: LossSettings, reference: Weights | None
     ) -> tuple[float, Statistics]:
-        """Process the packs whose index, modulo the number of ranks, is this rank.
+        """Process the packs round by round, one on each rank.
 
-        A rank without a pack left repeats the first one with weight 0: the others need it to gather weights."""
+        A rank without a pack left repeats another one with weight 0: the others need it to gather weights."""
+        rounds = rounds_of(packs, self.ranks.size)
         own_losses: list[float] = []
         own_statistics = Statistics()
         with raise_as_lost_rank(self.ranks.rank):
-            for i in self._own_indices(len(packs)):
-                repeats = i >= len(packs)
-                output = self._loss(packs[0 if repeats else i], settings, reference)
+            for indices in rounds:
+                repeats = self.ranks.rank >= len(indices)
+                output = self._loss(packs[indices[0 if repeats else self.ranks.rank]], settings, reference)
                 (output.loss * 0 if repeats else output.loss).backward()
                 own_losses.append(float(output.loss.detach()))
                 if not repeats:
@@ -125,9 +126,9 @@ class FSDPEngine:
         for _, theirs in gathered:
             statistics.add(theirs)
         loss = 0.0
-        for i in range(len(packs)):
-            losses, _ = gathered[i % self.ranks.size]
-            loss += losses[i // self.ranks.size]
+        for k, indices in enumerate(rounds):
+            for losses, _ in gathered[: len(indices)]:
+                loss += losses[k]
         return loss, statistics
 
     def _loss(self, pack: Pack, settings: LossSettings, reference: Weights | None) -> LossOutput:
@@ -199,6 +200,17 @@ class FSDPEngine:
         """Return the indices of this rank's items among n, equally many on all ranks; the last may be n or more."""
         size = self.ranks.size
         return range(self.ranks.rank, math.ceil(n / size) * size, size)
+
+
+def rounds_of(packs: Sequence[Pack], size: int) -> list[list[int]]:
+    """Return rounds of at most `size` indices of packs, in order. The packs of a round are of one part: a teacher that is
+    the policy itself gathers the weights once more than other losses, and ranks must gather them equally often."""
+    rounds: list[list[int]] = []
+    for i, pack in enumerate(packs):
+        if not rounds or len(rounds[-1]) == size or pack.part is not packs[rounds[-1][-1]].part:
+            rounds.append([])
+        rounds[-1].append(i)
+    return rounds
 
 
 def _local_shard(p: Tensor) -> Tensor:
