@@ -41,9 +41,12 @@ def teach(prompt: Prompt, index: int, version: int) -> str:
     return f"s1 read; because it adds: s2 add; gives {n}"
 
 
-def actors(student: Script = student, teach: Script = teach, cap: int = 1024) -> Actors:
+def actors(
+    student: Script = student, teach: Script = teach, cap: int = 1024, sampling: Sampling | None = None
+) -> Actors:
     teacher = FakePolicy(teach, Sampling(max_tokens=cap))
-    return Actors(FakePolicy(student, Sampling(max_tokens=cap)), TEXTS, grade, lambda name: teacher)
+    policy = FakePolicy(student, sampling or Sampling(max_tokens=cap))
+    return Actors(policy, TEXTS, grade, lambda name: teacher)
 
 
 def shown_to_teacher(used: Actors) -> list[str]:
@@ -103,6 +106,13 @@ def test_pairs_correct_the_same_step() -> None:
         "rejected": "s1 read; because I forgot 0 so 77",
     }
     assert used.state == {}
+
+
+def test_pairs_at_any_temperature() -> None:
+    """Regression: the student's own correction was continued from a reply at temperature 1, so any other setting ended
+    `prepare` with a traceback, after the teacher had written its corrections."""
+    for sampling in (Sampling(temperature=0.7), Sampling(top_p=0.9, max_tokens=64), Sampling(temperature=0.0)):
+        assert prepare(actors(sampling=sampling), PAIRS) == prepare(actors(), PAIRS)
 
 
 def test_only_the_teacher_sees_the_solution() -> None:

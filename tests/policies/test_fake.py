@@ -80,8 +80,10 @@ def test_extend_cut_and_reprompt() -> None:
 
 
 def test_transcribed_replies_are_forced() -> None:
-    """Regression: the tokens of a given reply looked sampled, at the script's log-prob of -1."""
+    """Regression: the tokens of a given reply looked sampled, at the script's log-prob of -1 and the policy's temperature,
+    which hid errors of methods that continue such a reply."""
     (prompt,) = TEXTS.ask(PROBLEMS[:1])
-    shown = FakePolicy(lambda p, i, v: "7").transcribe(prompt, "2 + 3")
+    shown = FakePolicy(lambda p, i, v: "7", Sampling(temperature=0.5, max_tokens=9)).transcribe(prompt, "2 + 3")
+    assert shown.sampling == Sampling(temperature=1.0, max_tokens=9)
     assert shown.forced == (True,) * 4  # three words and the end token
     assert all(math.isnan(log_prob) for log_prob in shown.log_probs)

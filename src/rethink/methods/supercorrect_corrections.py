@@ -4,6 +4,7 @@ student's. What is left out is counted in `actors.state`."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rethink.methods.actors import Actors
@@ -84,10 +85,15 @@ def _own(actors: Actors, errors: Sequence[Sample], corrections: Sequence[Correct
     not wrong, or was cut."""
     if not errors:
         return []
-    starts = [actors.policy.transcribe(ask, "") for ask in actors.prompts.ask_to_refine(errors)]
+    sampling = errors[0].sampling
+    starts: list[Sample] = []
+    for ask in actors.prompts.ask_to_refine(errors):
+        starts.append(
+            replace(actors.policy.transcribe(ask, ""), sampling=sampling)
+        )  # an empty reply has any distribution
     right_steps = [correction.right_steps for correction in corrections]
     groups: list[Group] = []
-    for own in actors.policy.extend(starts, right_steps, errors[0].sampling):
+    for own in actors.policy.extend(starts, right_steps):
         groups.append(() if own is None else (own,))
     wrong: list[Sample | None] = []
     for group in actors.grade(groups):

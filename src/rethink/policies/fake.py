@@ -68,7 +68,8 @@ class FakePolicy(Policy):
         """Return the reply as a sample; see `Policy`."""
         sample = self._sample(prompt, 0, reply, self.sampling)
         n = len(sample.ids)
-        return replace(sample, forced=(True,) * n, log_probs=(NAN,) * n)
+        how = Sampling(max_tokens=self.sampling.max_tokens)  # at temperature 1, like a real policy's
+        return replace(sample, forced=(True,) * n, log_probs=(NAN,) * n, sampling=how)
 
     def splice(self, sample: Sample, text: str) -> Sample | None:
         """Return the sample with `text` appended; see `Policy`."""
