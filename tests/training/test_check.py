@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from rethink.errors import UserError
 from rethink.recipe import changed_toml, load_recipe, to_toml
 from rethink.training.check import check_run
 from support.command_line import assert_one_message, in_process
@@ -119,6 +121,39 @@ def test_methods_that_imitate_may_set_any_sampling() -> None:
     """Guards against a refusal of settings that only the teacher of `prepare` uses."""
     imitates = ["method.name=imitate", "problems.replies.phases=['solve']", "sampling.temperature=0"]
     assert check_run(load_recipe(None, ["sampling.max_tokens=24", *imitates])).problems
+
+
+def test_replies_to_imitate_must_fit(tmp_path: Path) -> None:
+    """Regression: a model without positions for a given reply trained it all the same, in a way that no sampler computes,
+    or failed with an index out of range in the middle of the run. The tiny model has 128 positions, and a word is a
+    token."""
+    whole, half = " ".join(["26"] * 119), " ".join(["26"] * 50)
+    rows = {
+        "reply": {"reply": f"{whole} 26 26"},
+        "chosen": {"chosen": "3", "rejected": f"{whole} 26 26", "draft": "3"},
+        "draft": {"reply": f"{half} 26", "draft": f"{half} {half}"},
+    }
+    for name, row in rows.items():
+        given = [*settings_of(row), f"problems.source={tmp_path / name}.jsonl"]
+        write_rows(tmp_path / f"{name}.jsonl", row)
+        with pytest.raises(UserError, match=rf"reply of problem {name}\.jsonl/0 has 1\d\d tokens .* 128 positions"):
+            check_run(load_recipe(None, given))
+    write_rows(tmp_path / "fits.jsonl", {"reply": half})
+    given = [*settings_of(rows["reply"]), f"problems.source={tmp_path / 'fits.jsonl'}"]
+    assert check_run(load_recipe(None, given)).problems
+
+
+def settings_of(row: dict[str, str]) -> list[str]:
+    """Return the settings of a run that imitates these columns, or learns from these pairs."""
+    method = ["supercorrect", "method.stage=corrections"] if "chosen" in row else ["imitate"]
+    columns = [f"problems.{name}={name}" for name in row]
+    return [f"method.name={method[0]}", *method[1:], *columns, "prompts.solve={question}", "prompts.refine=again"]
+
+
+def write_rows(file: Path, row: dict[str, str]) -> None:
+    """Write the row 32 times, as a batch needs."""
+    line = json.dumps({"question": "3 7 5 -> 26", "answer": "26", **row})
+    file.write_text(f"{line}\n" * 32)
 
 
 @pytest.mark.parametrize("name", ["demo-grpo", "thinktwice-qwen3-4b", "demo-gsr", "rrr-qwen2.5-1.5b"])

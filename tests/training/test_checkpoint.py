@@ -8,6 +8,7 @@ import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -343,3 +344,26 @@ def test_files_are_synced_before_the_rename(folder: Path, trained: Trainer, monk
     path = save(folder, trained)
     assert set(names(path)) <= set(events[: events.index("rename")])
     assert events[-1] == folder.name
+
+
+@pytest.mark.parametrize(
+    ("state", "fault"),
+    [
+        ({"seen": {"p1"}}, r"keep actors\.state\['seen'\], a set"),
+        ({"pair": [1, (2, 3)]}, r"keep actors\.state\['pair'\]\[1\], a tuple"),
+        ({"by number": {3: "x"}}, r"keep the key 3 of actors\.state\['by number'\]"),
+        ({"mean": torch.tensor(0.5)}, r"keep actors\.state\['mean'\], a Tensor"),
+    ],
+)
+def test_state_that_json_would_change_is_refused(state: dict[str, Any], fault: str) -> None:
+    """Guards against a traceback at the first checkpoint, and against tuples that are lists and numbers that are text as
+    keys, but only in a resumed run."""
+    with pytest.raises(UserError, match=fault):
+        checkpoint.require_plain(state)
+
+
+def test_plain_state_is_what_json_restores() -> None:
+    """Guards against plain data that is refused: nested, empty, None, and all kinds of numbers."""
+    state = {"a": [1, 2.5, True, None, "x", float("inf")], "b": {"c": [], "d": [{"e": [[1], "f"]}]}, "": 10**30}
+    checkpoint.require_plain(state)
+    assert json.loads(json.dumps(state)) == state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from rethink import recipes
 from rethink.commands.demo import evaluate_start
 from rethink.errors import UserError
+from rethink.objectives import Update
 from rethink.recipe import load_recipe
 from rethink.training.loop import train
 from rethink.training.run import open_run
@@ -46,6 +48,25 @@ def test_weight_that_is_not_finite_ends_the_run(make: Make) -> None:
 def test_absurd_learning_rate_ends_the_run(make: Make) -> None:
     """Guards against weights that overflow silently: the first steps of 1e30 make the next loss undefined."""
     run = open_run(make(*THINK_TWICE, "updates=12", "training.lr=1e30"))
-    with pytest.raises(UserError, match="of problem batch 0"):
+    with pytest.raises(UserError, match=r"of problem batch 0.*There is no checkpoint yet: begin again with a lower"):
         list(train(run))
     assert run.newest_checkpoint() is None
+    again = open_run(make(*THINK_TWICE, "updates=2", "training.lr=1e-4"))  # as the message says
+    assert [record["update"] for record in train(again) if record["phase"] != "evaluation"] == [1, 2]
+
+
+def test_loss_that_is_not_finite_says_how_to_continue(make: Make) -> None:
+    """Regression: the message said to resume with a lower learning rate, which is refused: settings must stay the same."""
+    finished(make(*THINK_TWICE, "updates=4"))
+    run = open_run(make(*THINK_TWICE, "updates=12"), resume=True)
+
+    def no_number(update: Update, lag: int = 0) -> dict[str, float]:
+        raise FloatingPointError("the loss is nan")
+
+    run.trainer.apply = no_number  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="the loss is nan in the 'solve' update of problem batch 2") as caught:
+        list(train(run))
+    settings = re.findall(r"model\.path=\S+", str(caught.value))
+    assert settings == [f"model.path={run.folder.checkpoints / '000004'}"]
+    new = open_run(make(*THINK_TWICE, *settings, "updates=2", "training.lr=1e-5", out="new"))
+    assert [record["update"] for record in train(new) if record["phase"] != "evaluation"] == [1, 2]

@@ -65,8 +65,10 @@ class Batch:
     def train(self, update: Update, lag: int = 0) -> Metrics:
         """Train on one of the updates and return its metrics. Its samples are `lag` updates older than the weights.
 
-        Raise CommonError if the loss or a weight is not finite, or if ranks have different updates."""
+        Raise CommonError if the loss or a weight is not finite, for a sample that the model has too few positions for, or
+        if ranks have different updates."""
         run, trainer = self.run, self.run.trainer
+        refuse_overlong(update, trainer.model.max_positions)
         description = f"the {update.name!r} update of problem batch {self.number}"
         if run.ranks.size > 1:
             advice = "The updates of a method must depend on samples and seeds alone"
@@ -79,11 +81,21 @@ class Batch:
                     raise FloatingPointError("a weight is no longer a finite number")
         except FloatingPointError as err:
             ids = ", ".join(problem.id for problem in self.problems[:3])
-            raise CommonError(
-                f"stopped: {err} in {description} ({ids}, ...). The last checkpoint in {run.folder.checkpoints} is "
-                "untouched; resume from it with a lower training.lr"
-            ) from err
+            raise CommonError(f"stopped: {err} in {description} ({ids}, ...). {self._what_next()}") from err
         return numbers
+
+    def _what_next(self) -> str:
+        """Return what to do after numbers that are not finite. A resumed run would come to the same ones."""
+        run = self.run
+        if run.saved is None:
+            return "There is no checkpoint yet: begin again with a lower training.lr"
+        last = run.folder.checkpoints / f"{run.saved:06d}"
+        export = f"`rethink export {last} --out MODEL`, and then " if run.recipe.lora.rank else ""
+        path = "MODEL" if run.recipe.lora.rank else last
+        return (
+            f"The last checkpoint, {last}, is untouched, but a resumed run would end in the same way. {export}start a new "
+            f"run from its weights with a lower training.lr: model.path={path} out=DIR training.lr=..."
+        )
 
     def _grade(self, groups: Sequence[Group]) -> list[Group]:
         with self.meter.stage("grade_s"):
@@ -91,6 +103,20 @@ class Batch:
 
     def _role(self, name: Any) -> Policy:
         return MeteredPolicy(self._wrap_role(name, self.run.role(name)), self.meter, role=True)
+
+
+def refuse_overlong(update: Update, positions: int | None) -> None:
+    """Raise CommonError for a sample that the model has too few positions for. Sampled ones fit; given ones may not."""
+    if positions is None:
+        return
+    for part in update.parts:
+        for sample in (*part.samples, *getattr(part, "teacher_samples", ())):
+            n = len(sample.prompt_ids) + len(sample.ids)
+            if n > positions:
+                raise CommonError(
+                    f"the {sample.prompt.phase} reply of problem {sample.problem.id} has {n} tokens with its prompt, more "
+                    f"than the model's {positions} positions; leave it out, or shorten it"
+                )
 
 
 class Synchronous:

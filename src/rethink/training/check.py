@@ -26,6 +26,9 @@ from rethink.types import Message, Problem
 FOLLOW_UP = (Message("assistant", "a draft"), Message("user", "a request"))
 """Stands for the prompts of phases that have no text among `prompts`."""
 
+TEMPLATE_BYTES = 1000
+"""More than chat templates add to a conversation of a few turns, also if they write a system message."""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -57,6 +60,8 @@ def check_run(recipe: Recipe, *, hub: bool = True) -> Inputs:
         if recipe.lora.rank and recipe.lora.targets != "all-linear":
             lora.check_targets(info.config, recipe.lora.targets)
         check_prompts(recipe, inputs, info)
+        if not needs_of(recipe.method["name"]).samples:
+            check_replies(recipe, inputs.problems, info)
     check_auxiliary_model("teacher", recipe.teacher, problems)
     return inputs
 
@@ -145,7 +150,7 @@ def check_prompts(recipe: Recipe, inputs: Inputs, info: ModelInfo) -> None:
     limit = recipe.sampler.max_prompt_tokens
     if info.max_positions is not None and needs_of(recipe.method["name"]).samples:
         limit = min(limit, info.max_positions - recipe.sampling.max_tokens)
-    prompts = Prompts(**{f.name: getattr(recipe.prompts, f.name) for f in fields(recipe.prompts)})
+    prompts = _prompts(recipe)
     shortest = None
     for problem in inputs.problems:
         n_tokens = len(info.chat.encode(prompts.messages(problem)))
@@ -164,6 +169,33 @@ def check_prompts(recipe: Recipe, inputs: Inputs, info: ModelInfo) -> None:
         )
     for messages in _later_prompts(recipe, inputs, prompts):
         info.chat.encode(messages)
+
+
+def check_replies(recipe: Recipe, problems: Sequence[Problem], info: ModelInfo) -> None:
+    """Raise UserError for a reply to imitate that has more tokens with its prompt than the model has positions.
+
+    Tokenizing takes long, and a text has at most as many tokens as bytes, so most need not be tokenized."""
+    prompts, limit = _prompts(recipe), info.max_positions
+    if limit is None:
+        return
+    for problem in problems:
+        given = problem.demonstrate(0) if problem.demonstrate is not None else ()
+        for shown in (*given, *(problem.preference or ())):
+            messages = prompts.messages(problem, shown.phase, shown.shown, shown.turns)
+            n_bytes = sum(len(message.content.encode()) for message in messages) + len(shown.reply.encode())
+            if n_bytes + TEMPLATE_BYTES <= limit and not problem.all_images:
+                continue
+            ids = info.chat.encode(messages)
+            n = len(ids) + len(info.chat.encode_reply(shown.reply.removeprefix(info.chat.reply_prefix(ids))))
+            if n > limit:
+                raise UserError(
+                    f"the {shown.phase} reply of problem {problem.id} has {n} tokens with its prompt, more than the "
+                    f"model's {limit} positions; remove its row, or shorten it"
+                )
+
+
+def _prompts(recipe: Recipe) -> Prompts:
+    return Prompts(**{f.name: getattr(recipe.prompts, f.name) for f in fields(recipe.prompts)})
 
 
 def _later_prompts(recipe: Recipe, inputs: Inputs, prompts: Prompts) -> Iterator[tuple[Message, ...]]:

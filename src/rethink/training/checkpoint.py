@@ -18,12 +18,15 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from rethink.distributed import CommonError
 from rethink.errors import UserError
 from rethink.models.checkpoint_files import COUNTERS, MANIFEST, find_damage, hash_file, newest, newest_first
 from rethink.models.file_modes import allow_as_usual
 from rethink.training.trainer import Trainer
 
-__all__ = ["Counters", "find_damage", "load", "newest", "newest_first", "put_back", "save", "tidy"]
+__all__ = ["Counters", "find_damage", "load", "newest", "newest_first", "put_back", "require_plain", "save", "tidy"]
+
+PLAIN = (str, int, float, bool, type(None))
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,37 @@ def load(checkpoint: Path, trainer: Trainer) -> Counters:
     trainer.version = counters.n_updates
     trainer.n_optimizer_steps = counters.n_optimizer_steps
     return counters
+
+
+def require_plain(state: dict[str, Any]) -> None:
+    """Raise CommonError if a method's state is not plain data, which a checkpoint restores as it was."""
+    fault = _not_plain(state, "actors.state")
+    if fault:
+        raise CommonError(
+            f"a checkpoint cannot keep {fault}: a method's state may hold text, numbers, booleans, None, lists, and "
+            "dictionaries with text as keys"
+        )
+
+
+def _not_plain(value: Any, place: str) -> str:
+    """Return what JSON would refuse or change in a value, and its place; "" if nothing."""
+    if isinstance(value, PLAIN):
+        return ""
+    if isinstance(value, list):
+        if set(map(type, value)).issubset(PLAIN):  # token ids, of which there may be many
+            return ""
+        items: list[tuple[Any, Any]] = list(enumerate(value))
+    elif isinstance(value, dict):
+        items = list(value.items())
+    else:
+        return f"{place}, a {type(value).__name__}"
+    for key, item in items:
+        if isinstance(value, dict) and not isinstance(key, str):
+            return f"the key {key!r} of {place}"
+        fault = _not_plain(item, f"{place}[{key!r}]")
+        if fault:
+            return fault
+    return ""
 
 
 def _guarded(final: Path, temporary: Path, write: Callable[[], None]) -> None:

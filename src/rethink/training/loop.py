@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from rethink.distributed import CommonError
 from rethink.jsonl import Record
+from rethink.training import checkpoint
 from rethink.training.batch import Synchronous
 from rethink.training.one_step_off_policy import OneStepOffPolicy
 from rethink.training.run import Run
@@ -62,6 +63,7 @@ def _train(run: Run) -> Iterator[Record]:
             run.policy.publish(trainer.version)
             yield log.write(update, numbers)
         schedule.finish_batch(batch)
+        checkpoint.require_plain(run.state)
         run.n_batches += 1
         grading.check(run, log)
         n_without_update = n_without_update + 1 if trainer.version == before else 0
