@@ -96,6 +96,22 @@ def test_only_the_adapter_is_sent(adapted: LanguageModel, fakes: list[FakeVllm])
         assert (config["r"], config["lora_alpha"]) == (3, 5)
 
 
+def test_a_restarted_server_must_know_all_layers(adapted: LanguageModel, fakes: list[FakeVllm]) -> None:
+    """Regression: a server restarted for other layers loaded the adapter, and ignored what it has of the others."""
+    warnings: list[str] = []
+    policy = open_over(adapted, *fakes, warn=warnings.append)
+    policy.publish(1)
+    fakes[0].kill()
+    policy.sample(PROMPTS, 3)
+    fakes[0].lora = {"max_lora_rank": 8, "lora_dtype": "torch.float32", "target_modules": MODULES[1:]}
+    fakes[0].start()
+    policy.publish(2)
+    assert f"was started without --lora-target-modules {' '.join(MODULES)}" in warnings[-1]
+    n_before = len(fakes[0].requests)
+    policy.sample(PROMPTS, 3)
+    assert (fakes[0].adapters, len(fakes[0].requests)) == ({}, n_before)
+
+
 def test_requests_name_the_published_version(adapted: LanguageModel, fakes: list[FakeVllm]) -> None:
     """Guards against samples and scores of the base model or of the version before."""
     policy = open_over(adapted, fakes[0])

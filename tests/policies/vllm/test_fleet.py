@@ -96,6 +96,29 @@ def test_a_restarted_server_gets_the_weights_first(qwen: LanguageModel, fakes: l
     assert len(fakes[0].requests) > n_before
 
 
+def test_a_restarted_server_is_checked_again(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
+    """Regression: a server that was restarted without --logprobs-mode was used again, and its log-probs at temperature 1
+    were taken for those of the distribution that was sampled from."""
+    warnings: list[str] = []
+    policy = make_policy(qwen, *fakes[:2], warn=warnings.append)
+    policy.publish(1)
+
+    def restart(mode: str) -> int:
+        """Restart the first server, and return how many requests it gets after the next update."""
+        fakes[0].kill()
+        policy.sample(PROMPTS, 3)
+        fakes[0].model["logprobs_mode"] = mode
+        fakes[0].start()
+        policy.publish(policy.version + 1)
+        n_before = len(fakes[0].requests)
+        policy.sample(PROMPTS, 3)
+        return len(fakes[0].requests) - n_before
+
+    assert restart("raw_logprobs") == 0
+    assert "returns raw_logprobs, but training needs" in warnings[-1]
+    assert restart("processed_logprobs") > 0
+
+
 def test_a_frozen_tower_is_sent_once(tmp_path: Path, fakes: list[FakeVllm]) -> None:
     """Guards against gigabytes that never change in each update, a server without them, and a layer of the language model
     that is taken for one of the tower."""

@@ -46,20 +46,9 @@ class Fleet:
     def check_servers(self) -> None:
         """Raise UserError if a server does not answer or cannot sample for training."""
         for server in self.servers:
-            try:
-                info = server.info
-            except ServerLost as err:
-                raise UserError(
-                    f"{server.url} does not answer as a vLLM server with the routes for training: {err}; start it with "
-                    "VLLM_SERVER_DEV_MODE=1 (docs/vllm.md)"
-                ) from err
-            if not info.backend:
-                raise UserError(f"{server.url} does not accept weights from a trainer; {HOW_TO_START}")
-            if info.logprobs_mode != "processed_logprobs":
-                raise UserError(
-                    f"{server.url} returns {info.logprobs_mode}, but training needs log-probs of the distribution that was "
-                    f"sampled from; {HOW_TO_START}"
-                )
+            fault = why_unusable(server)
+            if fault:
+                raise UserError(fault)
         backends = {server.info.backend for server in self.servers}
         if len(backends) > 1:
             raise UserError(f"the servers use different weight transfer backends: {', '.join(sorted(backends))}")
@@ -69,12 +58,9 @@ class Fleet:
         with tempfile.TemporaryDirectory(prefix="rethink-", dir=shared_memory()) as folder:
             write_zeros(adapter, Path(folder))
             for server in self.servers:
-                info = server.info
-                if not info.lora_dtype:
-                    return f"{server.url} was started without --enable-lora"
-                if info.lora_modules is None or not info.lora_modules >= set(adapter.modules):
-                    # It would ignore the other layers, or, without a list, crash when it scores replies.
-                    return f"{server.url} was started without --lora-target-modules {' '.join(adapter.modules)}"
+                fault = why_no_adapter(server, adapter)
+                if fault:
+                    return fault
                 try:
                     server.require_base()
                     server.load_adapter(f"{ADAPTER}{self._run}/trial", Path(folder))
@@ -116,6 +102,11 @@ class Fleet:
         for server in self.servers:
             if server.lost_reason and server.reconnect():
                 self._receivers = []
+                fault = why_unusable(server)  # it may have been started again with other options
+                if not fault and self.adapter is not None:
+                    fault = why_no_adapter(server, self.adapter)
+                if fault:
+                    self.mark_lost(server, fault)
         self._on_all(Server.begin_update)
         if before:
             self._on_all(lambda server: self._check_label(server, before))
@@ -202,3 +193,33 @@ class Fleet:
             act(server)
         except ServerLost as err:
             self.mark_lost(server, str(err))
+
+
+def why_unusable(server: Server) -> str:
+    """Return why a server cannot sample for training; "" if it can."""
+    try:
+        info = server.info
+    except ServerLost as err:
+        return (
+            f"{server.url} does not answer as a vLLM server with the routes for training: {err}; start it with "
+            "VLLM_SERVER_DEV_MODE=1 (docs/vllm.md)"
+        )
+    if not info.backend:
+        return f"{server.url} does not accept weights from a trainer; {HOW_TO_START}"
+    if info.logprobs_mode != "processed_logprobs":
+        return (
+            f"{server.url} returns {info.logprobs_mode}, but training needs log-probs of the distribution that was sampled "
+            f"from; {HOW_TO_START}"
+        )
+    return ""
+
+
+def why_no_adapter(server: Server, adapter: AdapterSource) -> str:
+    """Return why a server's options do not allow this adapter; "" if they do."""
+    if not server.info.lora_dtype:
+        return f"{server.url} was started without --enable-lora"
+    modules = server.info.lora_modules
+    if modules is None or not modules >= set(adapter.modules):
+        # It would ignore the other layers, or, without a list, crash when it scores replies.
+        return f"{server.url} was started without --lora-target-modules {' '.join(adapter.modules)}"
+    return ""
