@@ -309,6 +309,14 @@ def test_short_floats_are_the_numbers_that_were_written(tmp_path: Path) -> None:
     assert [row.values["answer"] for row in object_rows(pd.DataFrame(rows).astype("float32"), ())] == [0.1]
 
 
+def test_tables_in_memory_have_each_column_once() -> None:
+    """Regression: of two columns of one name, as `merge` and `concat` make them, the last one was read without a word."""
+    table = pd.DataFrame([["1?", "2", "3"]], columns=["question", "answer", "answer"])
+    arrow = pa.table([["1?"], ["2"], ["3"]], names=["question", "answer", "answer"])
+    for rows in (table, arrow):
+        assert "rows: the column 'answer' occurs twice" in refused(object_rows(rows, ()))
+
+
 def test_a_parquet_file_with_another_name(tmp_path: Path) -> None:
     """Guards against advice about encodings for a file that is no text."""
     parquet.write_table(pa.table({"a": [1]}), tmp_path / "a.jsonl")

@@ -56,10 +56,10 @@ def _exact(batch: Any) -> Any:
     return batch
 
 
-def _refuse_repeated_columns(file: Path, names: list[str]) -> None:
+def _refuse_repeated_columns(where: Path | str, names: list[Any]) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"{file}: the column {name!r} occurs twice")
+            raise UserError(f"{where}: the column {name!r} occurs twice")
 
 
 def dataset_rows(dataset: Any) -> Iterator[Values]:
@@ -75,8 +75,11 @@ def rows_of(rows: object, splits: tuple[str, ...]) -> Iterable[Any]:
             return rows_of(rows[pick_split("the DatasetDict", list(rows), splits)], splits)
         return dataset_rows(rows) if hasattr(rows, "data") else iter(rows)  # type: ignore[call-overload]
     if hasattr(rows, "to_pylist"):
+        if hasattr(rows, "schema"):
+            _refuse_repeated_columns("rows", rows.schema.names)
         return _exact(rows).to_pylist()
     if hasattr(rows, "to_dict"):
+        _refuse_repeated_columns("rows", list(rows.columns))  # type: ignore[attr-defined]
         short = {name: str for name, kind in rows.dtypes.items() if str(kind) == "float32"}  # type: ignore[attr-defined]
         return rows.astype(short).astype(dict.fromkeys(short, float)).to_dict("records")  # type: ignore[attr-defined]
     if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
