@@ -51,6 +51,15 @@ def test_truncated_replies(truncated: Literal["keep", "mask", "wrong"], expected
     assert [found.get(index) for index in range(4)] == expected
 
 
+def test_a_cut_reply_keeps_its_penalty() -> None:
+    """Regression: with a reward term that punishes, a cut reply had reward 0, more than a finished wrong one. Rewards here
+    are -0.4, -0.2 and at most 0: mean -0.2."""
+    cut, wrong, right = graded_sample(0, W, "length"), *graded_group(W, R)
+    group = (replace(cut, reward=-0.4), replace(wrong, reward=-0.2), replace(right, reward=1.0, stop="length"))
+    found = [advantage for _, advantage in Objective(truncated="wrong").pairs([group])]
+    assert found == pytest.approx([-0.2, 0.0, 0.2])
+
+
 def test_rewards_count_and_not_verdicts() -> None:
     """Guards against advantages from verdicts if rewards differ from them, or are missing."""
     rewards = [1.0, 0.5, 0.0, None]

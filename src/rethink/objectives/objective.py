@@ -42,7 +42,7 @@ class Objective:
     - `kl_coef`: the coefficient of the KL term to the start weights, or to those of `training.reference_every`
       (docs/losses.md).
     - `truncated`: replies cut at `max_tokens` count as graded ("keep"), count in the baseline only ("mask"), or get
-      reward 0 ("wrong").
+      at most reward 0 ("wrong").
     - `overlong_buffer`: the number of tokens below `max_tokens` over which a penalty on the reward rises from 0 to 1
       (DAPO's soft overlong punishment); 0 is off.
     - `zero_std_groups`: groups of equal rewards (with "pass_at_k": of subsets with equal rewards) have no gradient, except
@@ -207,7 +207,9 @@ class Objective:
 
     def _reward(self, sample: Sample) -> float:
         assert sample.reward is not None
-        reward = 0.0 if self.truncated == "wrong" and sample.stop == "length" else sample.reward
+        reward = sample.reward
+        if self.truncated == "wrong" and sample.stop == "length":
+            reward = min(0.0, reward)  # a penalty stays: otherwise it would be better to be cut than to be wrong
         return reward - overlong_penalty(len(sample.ids), sample.sampling.max_tokens, self.overlong_buffer)
 
 
