@@ -88,9 +88,8 @@ def _own(actors: Actors, errors: Sequence[Sample], corrections: Sequence[Correct
     sampling = errors[0].sampling
     starts: list[Sample] = []
     for ask in actors.prompts.ask_to_refine(errors):
-        starts.append(
-            replace(actors.policy.transcribe(ask, ""), sampling=sampling)
-        )  # an empty reply has any distribution
+        start = actors.policy.transcribe(ask, "")
+        starts.append(replace(start, sampling=sampling))  # an empty reply has any distribution
     right_steps = [correction.right_steps for correction in corrections]
     groups: list[Group] = []
     for own in actors.policy.extend(starts, right_steps):
