@@ -522,8 +522,8 @@ def test_bodies_have_limits() -> None:
 
 
 def test_metrics_count_requests_and_tokens() -> None:
-    """Guards against numbers that do not follow the requests, and against a label for each strategy that a client makes up.
-    Six tokens and four, as above."""
+    """Guards against numbers that do not follow the requests, against a label for each strategy that a client makes up, and
+    against requests that are refused and not counted. Six tokens and four, as above."""
 
     async def work() -> None:
         server = FakeServer()
@@ -537,6 +537,17 @@ def test_metrics_count_requests_and_tokens() -> None:
         assert f'rethink_tokens_total{{kind="sampled"}} {3 * 6 + 4 * 4}.0' in text
         assert "rethink_request_seconds_count 3.0" in text
         assert "rethink_choices 0.0" in text
+        assert 'strategy="none"' not in text
+        refused: list[dict[str, Any]] = [{"tools": [1]}, {"model": "unknown"}, {"model": "m+reflect"}, {"n": 0}]
+        statuses = [(await server.ask(**one)).status_code for one in refused]
+        assert statuses == [400, 404, 400, 400]
+        server.service.is_draining = True
+        assert (await server.ask()).status_code == 503
+        text = (await server.client.get("/metrics")).text
+        counted = {
+            status: f'rethink_requests_total{{status="{status}",strategy="none"}} ' for status in (400, 404, 503)
+        }
+        assert [f"{line}{n}.0" in text for line, n in zip(counted.values(), (3, 1, 1), strict=True)] == [True] * 3
 
     run(work)
 

@@ -45,7 +45,7 @@ class App:
     def build(self) -> Starlette:
         """Return the ASGI application."""
         routes = [
-            Route("/v1/chat/completions", self._answering(self._complete), methods=["POST"]),
+            Route("/v1/chat/completions", self._answering(self._complete, self.service.refused), methods=["POST"]),
             Route("/v1/models", self._answering(self._models), methods=["GET"]),
             Route("/v1/models/{name:path}", self._answering(self._model), methods=["GET"]),
             Route("/metrics", self._answering(self._metrics), methods=["GET"]),
@@ -53,17 +53,17 @@ class App:
         ]
         return Starlette(routes=routes, exception_handlers={HTTPException: _no_such_route})
 
-    def _answering(self, handle: Handler) -> Handler:
-        """Return a handler that checks the key, and answers errors in OpenAI's format."""
+    def _answering(self, handle: Handler, on_error: Callable[[int], None] = lambda _: None) -> Handler:
+        """Return a handler that checks the key, and answers errors in OpenAI's format; `on_error` gets their status."""
 
         async def answer(request: Request) -> Response:
             try:
                 self._check_client(request)
                 return await handle(request)
-            except ApiError as err:
-                return error_response(err)
             except Exception as err:
-                return error_response(self.service.explain(err))
+                error = self.service.explain(err)
+                on_error(error.status)
+                return error_response(error)
 
         return answer
 

@@ -163,6 +163,10 @@ class Service:
             message = f"{self._n_choices} choices are running or waiting, and no more can; try again later"
             raise ApiError(429, message, code="rate_limit_exceeded", retry_after_s=1)
 
+    def refused(self, status: int) -> None:
+        """Count a request that no choice was worked on for, such as one too many."""
+        self.metrics.requests.labels("none", str(status)).inc()
+
     def end(self, call: Call, status: int) -> None:
         """Count an answered call, and cancel what is left of it."""
         call.cancellation.set()
