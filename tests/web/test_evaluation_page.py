@@ -46,3 +46,25 @@ def test_an_evaluation_shows_its_numbers_and_leads_to_its_transcripts(tmp_path: 
         page.locator(".flow-list a", has_text="damaged").click()
         page.locator(".shown-count", has_text=f"{moved.right_wrong} of 48 replies").wait_for()
         watched.assert_quiet()
+
+
+@pytest.mark.parametrize("right_after", [False, True])
+def test_a_flow_to_one_side_has_all_its_labels(tmp_path: Path, right_after: bool) -> None:
+    """Regression: if all refinements were wrong, the label "right after" was cut off at the picture's upper edge."""
+    problems = [Problem(str(n), f"{n} + 1?", str(n + 1), verify, solve="{question}") for n in range(4)]
+
+    def reply(prompt: Prompt, index: int, version: int) -> str:
+        n = int(prompt.problem.id)
+        right = n % 2 == 0 if prompt.phase == "solve" else right_after
+        return rf"\boxed{{{n + 1 if right else 77}}}"
+
+    rethink.evaluate(FakePolicy(reply), problems, file=tmp_path / "run" / "answers.jsonl")
+    file = write_page(find_sources([tmp_path / "run"]), tmp_path / "page.html")
+    with chromium() as browser:
+        page = open_page(browser, file, viewport={"width": 1200, "height": 900}).page
+        picture = page.locator("svg.flow").bounding_box()
+        labels = [label.bounding_box() for label in page.locator("svg.flow text").all()]
+        assert len(labels) == 8
+        for label in labels:
+            assert picture["y"] <= label["y"]
+            assert label["y"] + label["height"] <= picture["y"] + picture["height"]

@@ -57,13 +57,14 @@ export function Flow({ of, href }: { of: Transitions; href: (transition: string)
         ([0, 1] as const).map((side) => {
           const [y, size] = [top([...sizes], side), (sizes[side] ?? 0) * scale];
           const word = side === 0 ? "right" : "wrong";
+          const middle = Math.min(Math.max(y + size / 2, 12), HEIGHT - 12); // of the text, which stays in the picture
           return (
             <>
               <rect class={word} x={x} y={y} width={BAR} height={size} />
-              <text x={at} y={y + size / 2 - 2} text-anchor={anchor}>
+              <text x={at} y={middle - 2} text-anchor={anchor}>
                 {`${word} ${place === 0 ? "before" : "after"}`}
               </text>
-              <text class="dim" x={at} y={y + size / 2 + 13} text-anchor={anchor}>
+              <text class="dim" x={at} y={middle + 13} text-anchor={anchor}>
                 {`${count(sizes[side] ?? 0)} (${((100 * (sizes[side] ?? 0)) / total).toFixed(0)}%)`}
               </text>
             </>
