@@ -322,3 +322,16 @@ def test_bounds_and_kinds_of_what_was_not_graded(rethink: Rethink, tmp_path: Pat
     assert "66.7 [20.8, 93.9]\n" in shown
     assert "parentheses" not in shown
     assert "agreement: 2 of 3 (66.7%)\n" in shown
+
+
+def test_replies_to_another_prompt_are_noticed(rethink: Rethink, tmp_path: Path) -> None:
+    """Regression: of a log whose prompts ask for "#### 5", 92% of the replies were called wrong without a word."""
+    replies = ["#### 5", "The answer is 5.", "#### 6", "so \\boxed{5}"]
+    write(tmp_path / "a.jsonl", *({"answer": "5", "response": reply} for reply in replies))
+    strict = rethink("grade", "a.jsonl", "--out", "v.jsonl")
+    assert "warning: 3 of 4 replies are wrong because they have no answer where this format asks for it" in strict.err
+    lenient = rethink("grade", "a.jsonl", "--out", "v.jsonl", "--lenient")
+    assert [r["verdict"] for r in read(tmp_path / "v.jsonl")] == ["right", "right", "wrong", "right"]
+    assert "warning" not in lenient.err
+    write(tmp_path / "b.jsonl", boxed(5), boxed(6), {"answer": "5", "response": "five"})
+    assert "warning" not in rethink("grade", "b.jsonl", "--out", "v.jsonl").err

@@ -58,6 +58,11 @@ def grade_file(file: Path, out: Path, settings: GradeSettings, as_json: bool = F
     else:
         print_result(describe(tally, settings))
     print_note(f"{n} rows in {seconds:.1f} s ({n / seconds:.0f} per second); verdicts: {out}; guard: {guard()}")
+    if settings.could_be_lenient and 2 * tally.n_without_answer > n:
+        warn(
+            f"{tally.n_without_answer} of {n} replies are wrong because they have no answer where this format asks for it; "
+            "if their prompts did not ask for it there, --lenient also reads answers elsewhere (docs/grading.md)"
+        )
     if n and n == tally.verdicts["not graded"]:
         ((reason, _),) = tally.reasons.most_common(1)
         raise UserError(f"none of the {n} rows was graded; most frequent: {reason}")

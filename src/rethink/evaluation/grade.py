@@ -57,6 +57,11 @@ class GradeSettings:
                 raise UserError(f"{option} has no effect on a verifier of your own, which gets the whole reply")
 
     @property
+    def could_be_lenient(self) -> bool:
+        """Whether lenient extraction would look in more places."""
+        return not self.lenient and self.answer_format.verify_lenient is not self.answer_format.verify
+
+    @property
     def verify(self) -> Verifier:
         verify = self.answer_format.verify_lenient if self.lenient else self.answer_format.verify
         return after_marks(verify, self.thinking)
@@ -68,7 +73,8 @@ class Tally:
     of (right, graded) replies.
 
     `locations` holds the location of the first row that was not graded for a reason. `disagreements` are the first ones.
-    `n_readable` counts the rows that have a reply and a gold answer; `not_graded` counts the rows by kind of reason.
+    `n_readable` counts the rows that have a reply and a gold answer, `n_without_answer` the wrong replies without an
+    answer, and `not_graded` the rows by kind of reason.
     """
 
     verdicts: Counter[str] = field(default_factory=Counter)
@@ -81,6 +87,7 @@ class Tally:
     n_disagreements: int = 0
     locations: dict[str, str] = field(default_factory=dict)
     n_readable: int = 0
+    n_without_answer: int = 0
     _in_row: tuple[int, int] = (0, 0)
 
     def add(self, record: Record) -> None:
@@ -96,6 +103,7 @@ class Tally:
             self.locations.setdefault(reason, record["location"])
         else:
             self.n_readable += 1
+        self.n_without_answer += verdict == "wrong" and record["extracted"] is None
         group = record.get("group", "")
         self.groups.setdefault(group, Counter())[verdict] += 1
         self._count_in_row(self.rows.setdefault(group, Counter()), verdict, is_first=not record.get("reply"))
