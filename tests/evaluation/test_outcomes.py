@@ -19,6 +19,7 @@ from rethink.evaluation.outcomes import (
     final_pass_outcomes,
     fix_outcomes,
     gain_outcomes,
+    left_out,
     refined_outcomes,
     solve_outcomes,
     solve_pass_outcomes,
@@ -97,3 +98,13 @@ def test_by_hand() -> None:
     assert found["fix"] == (1, 1, 1)
     assert found["damage"] == (0, 0, 1 / 2)
     assert found["gain"] == (1 / 2, 0, 1 / 2)
+
+
+def test_refinements_of_few_drafts_are_an_alarm() -> None:
+    """Regression: 63 of 72 drafts were too long to refine, and the rates of the other nine stood there without a word."""
+    refined = [answer("a", W, R), answer("b", R, R)]
+    too_long = [answer(problem, W, overlong=True) for problem in "cde"]
+    assert left_out([*refined, *too_long[:2]]) == []
+    (alarm,) = left_out([*refined, *too_long])
+    assert alarm.startswith("most drafts were not refined: 3 of 5 were too long to refine (")
+    assert left_out([]) == left_out(drafts("a", W, R)) == []

@@ -49,6 +49,21 @@ def refined_steps(answers: Iterable[Answer]) -> list[tuple[str, AnswerStep]]:
     return found
 
 
+def left_out(answers: Iterable[Answer]) -> list[str]:
+    """Return an alarm if most drafts were too long to refine, so that the rates of refinements are about few of them."""
+    n, n_unrefined = 0, 0
+    for answer in answers:
+        finals = answer.final_steps if parse(answer.strategy).revises else []
+        n += len(finals)
+        n_unrefined += sum(_is_unrefined(answer, step) for step in finals)
+    if 2 * n_unrefined <= n:
+        return []
+    return [
+        f"most drafts were not refined: {n_unrefined} of {n} were too long to refine (sampler.max_prompt_tokens, or the "
+        "model's positions); refined accuracy, gain, fix and damage rates are about the others"
+    ]
+
+
 def draft_pairs(answers: Iterable[Answer]) -> list[Pair]:
     """Return each final answer with its first answer, if both were graded.
 
