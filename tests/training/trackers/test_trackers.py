@@ -135,7 +135,9 @@ def test_unknown_and_missing_trackers_are_refused(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match="there is no 'neptune'; there are tensorboard, wandb"):
         check_trackers(["neptune"])
     monkeypatch.setattr(open_trackers, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match=r"wandb is not installed; pip install 'rethink-rl\[wandb\]'"):
+    with pytest.raises(
+        UserError, match=r"wandb is not installed: pip install .* \(in a clone: pip install '\.\[wandb\]'\)"
+    ):
         check_trackers(["wandb"])
 
 

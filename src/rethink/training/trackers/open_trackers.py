@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rethink.errors import UserError
+from rethink.errors import UserError, install_extra
 from rethink.evaluation.answers import Answer
 from rethink.jsonl import Record, to_json, write_text
 from rethink.training.trackers.tracker import Start, Tracker, numbers_of, table_of
@@ -28,7 +28,7 @@ def check_trackers(names: Sequence[str]) -> None:
             raise UserError(f"trackers: there is no {name!r}; there are {', '.join(NAMES)}")
         package = _module(name).PACKAGE
         if find_spec(package) is None:
-            raise UserError(f"trackers: {name} is not installed; pip install 'rethink-rl[{name}]'")
+            raise UserError(f"trackers: {name} is not installed: {install_extra(name)}")
 
 
 def _module(name: str) -> Any:
