@@ -40,7 +40,7 @@ KEYS = {
         importance_sampling_clip_min""",
     "lora.": "rank alpha targets",
     "distributed.": "timeout_s",
-    "evaluation.": "strategy n n_refine k batch_size every",
+    "evaluation.": "strategy n n_refine k batch_size at_start every",
     "evaluation.sampling.": SAMPLING,
     "evaluation.refine_sampling.": SAMPLING,
     "evaluation.problems.": PROBLEMS,

@@ -55,6 +55,9 @@ SCHEDULE_HINT = (
 
 IMAGES = "images"
 
+START = "eval/000000.jsonl"
+"""The answers of the start model, which are there before the first checkpoint (`evaluation.at_start`)."""
+
 LAUNCH = ".launch"
 """The file that holds the id of the torchrun launch that created the run."""
 

@@ -359,10 +359,12 @@ class Evaluation(AnswerSettings):
     """Evaluation on held-out problems: `[evaluation]`. The first keys are those of `AnswerSettings`.
 
     - `problems`: the held-out problems; without them, nothing is evaluated.
+    - `at_start`: also evaluate the start model, before the first update, for a comparison with the trained one.
     - `every`: the number of updates between evaluations; 0 evaluates only at the end of the run.
     """
 
     problems: ProblemSource | None = None
+    at_start: bool = False
     every: NonNegativeInt = 0
 
 

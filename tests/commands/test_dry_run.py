@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,15 @@ def test_settings_without_a_default_are_printed(rethink: Rethink, tmp_path: Path
     shown = rethink("train", "demo-grpo", *TINY, "method={name='own_methods:Needs', n=2}", "--dry-run")
     assert (shown.code, shown.err) == (0, "")
     assert "n = 2" in shown.out
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_a_misspelled_setting_is_refused_before_torch_is_imported(options: list[str]) -> None:
+    """Regression: the message came after an import of torch, which takes seconds."""
+    command = ["rethink", "train", "demo-grpo", "num_generations=4", *options]
+    program = f"import sys; sys.modules['torch'] = None; sys.argv = {command}; import rethink.cli; rethink.cli.main()"
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert shown.stderr == "rethink: unknown key num_generations; TRL's setting is method.n_solve here\n"
 
 
 @pytest.mark.slow

@@ -62,7 +62,8 @@ def test_the_recipe_passes_a_dry_run(
     )
     assert n_train + n_test == N
     assert f"{n_train} problems of {file.name}" in shown.out
-    assert f"held_out = 0.1: {n_test} of {N} problems, for evaluation only" in found.err
+    assert f"held_out = {recipe.problems.held_out}: {n_test} of {N} problems, for evaluation only" in found.err
+    assert "refine, 4 per problem; at the start, every 50 updates and at the end" in shown.out
 
 
 TRAINED = [name for name in METHODS if name not in ("gsr", "supercorrect", "ton", "reflect_retry_reward", "imitate")]
@@ -152,6 +153,21 @@ def test_an_input_in_a_late_row_is_part_of_the_questions(rethink: Rethink, tmp_p
     assert load_recipe("alpaca.toml").problems.context == "input"
 
 
+@pytest.mark.parametrize(("n", "shares"), [(400, {0.1}), (40, {0.2, 0.3}), (8, {0.1, 0.2, 0.3}), (1, set())])
+def test_few_problems_are_held_out_of_few(rethink: Rethink, tmp_path: Path, n: int, shares: set[float]) -> None:
+    """Regression: of 40 problems three were held out, and the intervals of an evaluation spanned nearly everything."""
+    write_csv(tmp_path, n)
+    assert rethink("new", "mine", "--data", "problems.csv").code == 0
+    held_out = load_recipe("mine.toml").evaluation.problems
+    assert (held_out is None) == (not shares)
+    if held_out is not None:
+        assert held_out.held_out in shares
+        n_test = len(load_problems(held_out, purpose="test"))
+        assert n_test >= 10 if n > 8 else 0 < n_test < 8
+    text = Path("mine.toml").read_text()
+    assert ("# Compare:   rethink compare runs/mine/eval/000000.jsonl runs/mine\n" in text) == (held_out is not None)
+
+
 def test_a_folder_with_splits(rethink: Rethink, tmp_path: Path) -> None:
     """Guards against a test split that is trained on, and a share held out where the data have a split."""
     (tmp_path / "data").mkdir()
@@ -160,7 +176,7 @@ def test_a_folder_with_splits(rethink: Rethink, tmp_path: Path) -> None:
     assert rethink("new", "one", "--data", "data").code == 0
     held_out = load_recipe("one.toml").evaluation.problems
     assert held_out is not None
-    assert (held_out.split, held_out.held_out) == ("train", 0.1)
+    assert (held_out.split, held_out.held_out > 0) == ("train", True)
     (tmp_path / "data" / "test.jsonl").write_text("".join(rows[40:]))
     found = rethink("new", "two", "--data", "data")
     assert "the test split of data, 13 problems, is for evaluation" in found.err

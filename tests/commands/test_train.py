@@ -75,17 +75,22 @@ def test_a_copied_run_is_the_run_itself(given: str, tmp_path: Path, monkeypatch:
 def test_train_writes_a_run_folder_and_refuses_to_overwrite_it(rethink: Rethink, tmp_path: Path, model: Path) -> None:
     """Guards against a run folder that does not explain itself, and against a second run on top of it."""
     settings = [f"model.path={model}", *SMALL, "out=run", "evaluation.problems={source = 'countdown', limit = 3}"]
-    settings.append("evaluation.sampling.max_tokens=5")
+    settings += ["evaluation.sampling.max_tokens=5", "evaluation.at_start=true"]
     found = rethink("train", recipe(tmp_path), *settings)
     assert found.code == 1, "a random model never scores"
-    assert "held-out" in found.out
+    assert [line[:11].strip() for line in found.out.splitlines()[1:3]] == ["start model", "trained"]
+    assert "held-out at the start: solve 0.0 [" in found.err
+    assert "compare: rethink compare run/eval/000000.jsonl run\n" in found.err
+    compared = rethink("compare", "run/eval/000000.jsonl", "run")
+    assert (compared.code, "+0.0 [" in compared.out) == (0, True)
     assert {"config.toml", "metrics.jsonl", "samples.jsonl", "eval", "checkpoints"} <= {
         p.name for p in (tmp_path / "run").iterdir()
     }
-    assert [p.name for p in (tmp_path / "run" / "eval").iterdir()] == ["000002.jsonl"]
+    assert {p.name for p in (tmp_path / "run" / "eval").iterdir()} == {"000000.jsonl", "000002.jsonl"}
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [(r["update"], r["phase"]) for r in metrics] == [(1, "solve"), (2, "refine"), (2, "evaluation")]
-    assert metrics[2]["n_problems"] == 3
+    logged = [(r["update"], r["phase"]) for r in metrics]
+    assert logged == [(0, "evaluation"), (1, "solve"), (2, "refine"), (2, "evaluation")]
+    assert (metrics[0]["n_problems"], metrics[3]["n_problems"]) == (3, 3)
     assert_one_message(rethink("train", recipe(tmp_path), *settings), "run already holds a run")
     other = rethink("train", recipe(tmp_path), *settings, "training.lr=0.5", "--resume")
     assert_one_message(other, "training.lr was 1e-06, now 0.5")

@@ -27,6 +27,7 @@ WITHOUT_EFFECT = [
     ("lora.rank=4", "only `rethink train` uses it"),
     ("rewards.0.function=verdict", "only `rethink train` uses it"),
     ("evaluation.every=3", "only `rethink train` uses it"),
+    ("evaluation.at_start=true", "only `rethink train` uses it"),
     ("problems.limit=4", "problems.limit=4 has no effect here: it is for training; write evaluation.problems.limit=4"),
     ("sampling.max_tokens=24", "write evaluation.sampling.max_tokens=24"),
     ("out=runs/e", "write --out=runs/e"),

@@ -14,9 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import rethink
+from rethink.build import build_prompts
 from rethink.errors import UserError
+from rethink.evaluation.answers import read_answers
+from rethink.evaluation.evaluate import evaluate
 from rethink.jsonl import Record
 from rethink.recipe import Recipe, load_recipe
+from rethink.run_folder import START
 from rethink.training import loop, update_log
 from rethink.training.run import Run, open_run
 from support.command_line import command_line
@@ -303,6 +308,30 @@ def test_a_kill_in_an_evaluation_loses_no_update(settings: list[str], tmp_path: 
     assert (run.evaluation_due, list(loop.train(run))) == (False, [])
     names = [sorted(p.name for p in (tmp_path / name / "checkpoints").iterdir()) for name in ("run", "whole")]
     assert names == [["000012"], ["000012"]]
+
+
+def test_the_start_model_is_evaluated_once(settings: list[str], tmp_path: Path) -> None:
+    """Guards against a start evaluation that is lost or made twice on resume, that blocks the folder of a run without a
+    checkpoint, or that changes what is trained."""
+    at_start = (*EVALUATED, "evaluation.at_start=true")
+    list(loop.train(open_run(recipe_for(settings, tmp_path / "without", *EVALUATED))))
+    recipe = recipe_for(settings, tmp_path / "run", *at_start)
+    assert exit_code(start(die_in_evaluation, recipe, 0)) == -signal.SIGKILL
+    for _ in range(2):  # it begins again, and evaluates again
+        assert exit_code(start(die_after_update, recipe, 1)) == -signal.SIGKILL
+    first = (tmp_path / "run" / START).read_bytes()
+    run, warnings = resume(recipe)
+    assert (run.evaluation_due, run.trainer.version) == (False, 0)
+    assert warnings == [f"{tmp_path / 'run'} has no checkpoint yet; starting from the beginning"]
+    list(loop.train(run))
+    logged = records(tmp_path / "run")
+    assert (logged[0]["phase"], logged[0]["update"], logged[0]["batch"]) == ("evaluation", 0, -1)
+    assert logged[1:] == records(tmp_path / "without")
+    assert (tmp_path / "run" / START).read_bytes() == first
+    policy = rethink.load_policy(recipe.model.path, sampling=recipe.evaluation.sampling)
+    again = evaluate(policy, run.held_out, recipe.evaluation, prompts=build_prompts(recipe, recipe.seed))
+    stored = read_answers(tmp_path / "run" / START)
+    assert [[step.text for step in one.steps] for one in stored] == [[step.text for step in one.steps] for one in again]
 
 
 def save_often_and_die(recipe: Recipe, n: int) -> None:

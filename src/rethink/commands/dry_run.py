@@ -4,30 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rethink.commands.console import print_result, warn
 from rethink.commands.train import expand_run_folder
 from rethink.errors import UserError
 from rethink.objectives import Update, split_into_steps
 from rethink.plan.token_counts import Lengths, count_batch
+from rethink.printable import printable_line
 from rethink.problems.source import needs_hub
 from rethink.recipe import Recipe, changed_toml, load_recipe, to_toml
 from rethink.run_folder import RunFolder
 from rethink.settings import ProblemSource
-from rethink.training.check import Inputs, check_run
-from rethink.training.no_effect import doubtful_settings
-from rethink.training.problem_hash import refuse_changed
-from rethink.training.run_start import check_can_begin, checkpoint_to_resume
+from rethink.types import Problem
+
+if TYPE_CHECKING:
+    from rethink.training.check import Inputs
 
 SHORT = Lengths(question=8, reply_share=1e-9)
 """Replies of one word: only their number counts here."""
+
+HEAD, TAIL = 120, 240
+"""What is shown of a long prompt, in characters. Its end says how to write the answer."""
 
 
 def dry_run(recipe: str, settings: Sequence[str], show_all: bool, resume: bool) -> None:
     """Print the settings that differ from the defaults, or all of them, and what the run would do.
 
     Load no weights, and no data from the hub. Raise UserError for whatever `rethink train` would refuse."""
-    resolved = load_recipe(*expand_run_folder(recipe, settings))
+    resolved = load_recipe(*expand_run_folder(recipe, settings))  # before torch is imported, which takes seconds
+    from rethink.training.check import check_run
+    from rethink.training.no_effect import doubtful_settings
+    from rethink.training.problem_hash import refuse_changed
+    from rethink.training.run_start import check_can_begin, checkpoint_to_resume
+
     inputs = check_run(resolved, hub=False)
     for message in doubtful_settings(resolved):
         warn(message)
@@ -54,11 +64,14 @@ def describe(recipe: Recipe, inputs: Inputs) -> list[str]:
         f"problems:   {_source(recipe.problems, len(inputs.problems), 'train')}, {recipe.problems_per_batch} per batch",
         f"each batch: {_batch(recipe)}",
     ]
+    if inputs.problems:
+        lines.append(f"a prompt:   {_prompt(recipe, inputs.problems[0])}")
     if evaluation.problems is None:
         lines.append("evaluation: none (evaluation.problems)")
     else:
         held_out = _source(evaluation.problems, len(inputs.held_out), "test")
         when = f"every {evaluation.every} updates and at the end" if evaluation.every else "at the end"
+        when = f"at the start, {when}" if evaluation.at_start else when
         lines.append(f"evaluation: {held_out}; {evaluation.strategy}, {evaluation.n} per problem; {when}")
     minutes = f" and every {recipe.checkpoint_minutes:g} minutes" if recipe.checkpoint_minutes else ""
     lines.append(f"writes to:  {recipe.out}, a checkpoint every {recipe.checkpoint_every} updates{minutes}")
@@ -67,6 +80,15 @@ def describe(recipe: Recipe, inputs: Inputs) -> list[str]:
     if unchecked:
         lines.append(f"not checked here, because it is on the hub: {', '.join(unchecked)}")
     return lines
+
+
+def _prompt(recipe: Recipe, problem: Problem) -> str:
+    """Return what the model is asked, on one line; the middle of a long question is left out."""
+    from rethink.build import build_prompts
+
+    (prompt,) = build_prompts(recipe, recipe.seed).ask([problem])
+    text = printable_line(prompt.messages[-1].content)
+    return text if len(text) <= HEAD + TAIL else f"{text[:HEAD]} ... {text[-TAIL:]}"
 
 
 def _sources(recipe: Recipe) -> list[tuple[str, ProblemSource]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from rethink.settings import ProblemSource
 from rethink.types import Problem
 
 SHARES = (0.1, 0.2, 0.3, 0.5)
-"""Shares to hold out: the first that leaves problems on both sides, because the hash of each problem decides."""
+"""Shares to hold out. How many problems each is, the hash of each problem decides."""
+ENOUGH = 10
+"""The problems to hold out, if a third of the file is as many: with fewer, intervals span nearly everything."""
 MAX_TOKENS = 1024
 
 
@@ -128,19 +131,35 @@ def _data_of_file(name: str, question: str, answer: str, verifier: str) -> Data:
     )
     problems = load_problems(source)
     notes = [*columns.notes] if verifier else [*columns.notes, f"verifier: {source.verifier}"]
+    if ":" in verifier:
+        notes.append(
+            "prompts ask for the answer in \\boxed{}; if your verifier reads something else, set prompts.solve"
+        )
     test = _test_problems(source)
     if test and not {*map(dedup_key, problems)} & {*map(dedup_key, test)}:
         notes.append(f"the test split of {name}, {len(test)} problems, is for evaluation")
         return Data(source, source, len(problems), tuple(notes))
-    for share in SHARES:
-        n_held_out = sum(bucket(problem) < share for problem in problems)
-        if 0 < n_held_out < len(problems):
-            notes.append(f"held_out = {share:g}: {n_held_out} of {len(problems)} problems, for evaluation only")
-            # A source without a test split holds out problems of its training split.
-            held_out = replace(source, held_out=share, split="train" if test is None else "")
-            return Data(held_out, held_out, len(problems) - n_held_out, tuple(notes))
+    share, n_held_out = _share_to_hold_out(problems)
+    if n_held_out:
+        notes.append(f"held_out = {share:g}: {n_held_out} of {len(problems)} problems, for evaluation only")
+        # A source without a test split holds out problems of its training split.
+        held_out = replace(source, held_out=share, split="train" if test is None else "")
+        return Data(held_out, held_out, len(problems) - n_held_out, tuple(notes))
     notes.append(f"too few problems ({len(problems)}) to hold some out, so nothing is evaluated")
     return Data(source, None, len(problems), tuple(notes))
+
+
+def _share_to_hold_out(problems: Sequence[Problem]) -> tuple[float, int]:
+    """Return the share to hold out and how many problems it is: 0 if none leaves problems on both sides."""
+    found = (0.0, 0)
+    for share in SHARES:
+        n_held_out = sum(bucket(problem) < share for problem in problems)
+        if not 0 < n_held_out < len(problems) or (found[1] and share > 1 / 3):
+            continue
+        found = (share, n_held_out)
+        if n_held_out >= ENOUGH:
+            break
+    return found
 
 
 def _test_problems(source: ProblemSource) -> list[Problem] | None:

@@ -22,6 +22,7 @@ from rethink.printable import align_columns
 from rethink.recipe import load_recipe
 from rethink.report.outcome import alarm_kind, describe_alarms, describe_training, has_trained_nothing
 from rethink.report.page import REPORT_FILE, LivePage
+from rethink.run_folder import START, RunFolder
 from rethink.signals import Stop, stop_gracefully
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
     Under torchrun the processes share the work and only rank 0 prints. When torchrun restarts them after a failure, the
     run resumes from its newest checkpoint. Exit with code 1 if the whole run has trained nothing.
     """
+    resolved = load_recipe(*expand_run_folder(recipe, settings))  # before torch is imported, which takes seconds
     from rethink.training.no_effect import doubtful_settings
     from rethink.training.run import open_run
 
-    resolved = load_recipe(*expand_run_folder(recipe, settings))
     run = open_run(resolved, resume=resume, warn=warn)
     if run.ranks.is_rank0 and (lesser := lesser_guard()):
         warn(lesser)
@@ -62,14 +63,18 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
         raise SystemExit(stop.exit_code if run.interrupted and not is_complete else 0)
     if run.interrupted and not is_complete:
         batches = f"{run.n_batches} problem batch{'es' * (run.n_batches != 1)}"
-        print_note(f"stopped after {batches} and saved; to resume:\n  {command}")
+        when = "before the first problem batch" if run.saved is None else f"after {batches} and saved"
+        print_note(f"stopped {when}; to resume:\n  {command}")
         raise SystemExit(stop.exit_code)
+    records = [record for _, record in read_lines(run.folder.metrics)]
+    start = _of_start_model(records)
     if last is not None:
-        print_result(rate_table({"held-out": last}))
-    updates = [record for _, record in read_lines(run.folder.metrics) if record["phase"] != "evaluation"]
+        print_result(rate_table({"held-out": last} if start is None else {"start model": start, "trained": last}))
+    updates = [record for record in records if record["phase"] != "evaluation"]
     lines = [
         describe_training(updates),
         *describe_alarms(updates),
+        *([] if start is None else [f"compare: {shlex.join(_comparison(run.folder))}"]),
         f"model: {run.newest_checkpoint()}",
         f"report: {run.folder.path / REPORT_FILE}",
     ]
@@ -77,6 +82,19 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
     if has_trained_nothing(updates):
         warn("the run has trained nothing: its weights are those of the start model")
         raise SystemExit(1)
+
+
+def _of_start_model(records: Sequence[Record]) -> Record | None:
+    """Return the record of the start model's evaluation, if there was one."""
+    for record in records:
+        if record["phase"] == "evaluation" and record["update"] == 0:
+            return record
+    return None
+
+
+def _comparison(run: RunFolder) -> list[str]:
+    """Return the command that subtracts the evaluation of the start model from that of the trained one."""
+    return ["rethink", "compare", str(run.path / START), str(run.path)]
 
 
 def stopping(run: Run) -> AbstractContextManager[Stop]:
@@ -155,7 +173,8 @@ def evaluation_line(record: Record) -> str:
         if record[key]["value"] == record[key]["value"]:  # not NaN: another strategy refines nothing
             rates.append(f"{name} {_rate_cell(key, record)}")
     note = f"; {NOTE}" if record["n_not_graded"] else ""
-    return f"held-out after update {record['update']}: {', '.join(rates)}{note}"
+    when = f"after update {record['update']}" if record["update"] else "at the start"
+    return f"held-out {when}: {', '.join(rates)}{note}"
 
 
 def rate_table(rows: dict[str, Record], extra: Sequence[str] = ()) -> str:

@@ -70,7 +70,7 @@ def refuse_without_effect(settings: Sequence[str], recipe: Recipe, unused: Seque
             raise UserError(f"{word} has no effect here: it is for training; write evaluation.{word}")
         if key == "out":
             raise UserError(f"{word} has no effect here: write --{word}")
-        if section not in USED or key == "evaluation.every":
+        if section not in USED or key in ("evaluation.every", "evaluation.at_start"):
             raise UserError(f"{word} has no effect here: only `rethink train` uses it")
         if section == "evaluation" and name in unused:
             raise UserError(f"{word} has no effect here: this command does not use it")

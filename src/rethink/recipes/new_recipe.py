@@ -41,11 +41,13 @@ class NewRecipe:
 
     def text(self) -> str:
         """Return the recipe as TOML with comments."""
-        parts = [self._header() + self._run(), self._method(), TRAINING, _problems("problems", self.problems), REWARDS]
-        return "\n".join([*parts, self._evaluation()])
+        parts = [self._header() + self._run(), self._method(), TRAINING, _problems("problems", self.problems)]
+        prompts = [PROMPTS] if ":" in self.problems.verifier else []
+        return "\n".join([*parts, *prompts, REWARDS, self._evaluation()])
 
     def _header(self) -> str:
         file, run = shlex.quote(self.file), shlex.quote(self.run)
+        start = shlex.quote(f"{self.run}/eval/000000.jsonl")  # `evaluation.at_start`
         on = " --on FILE" if self.evaluation is None else ""
         lines = [
             f"{self.method} on {self.model}, with problems of {self.problems.source}.",
@@ -54,6 +56,7 @@ class NewRecipe:
             f"Memory:    rethink plan {file} --gpus 1 --gpu-memory 80",
             f"Train:     rethink train {file}",
             f"Watch:     rethink view {run}",
+            *([] if self.evaluation is None else [f"Compare:   rethink compare {start} {run}"]),
             f"Evaluate:  rethink eval {run}{on} --recipe {file}",
             "",
             "Lines such as `# name = value` show defaults, or what others use. docs/settings.md explains all settings, and",
@@ -118,6 +121,10 @@ lr = 1e-6                           # with LoRA, about ten times as much
 # rank = 16
 """
 
+PROMPTS = """# [prompts]                         # what your verifier reads (docs/rewards.md)
+# solve = "{question}\\n\\nEnd with the answer after ####."
+"""
+
 REWARDS = """# The reward is 1 for a right answer and 0 for a wrong one. Terms of yours add to it (docs/rewards.md):
 # [[rewards]]
 # function = "verdict"
@@ -127,6 +134,7 @@ REWARDS = """# The reward is 1 for a right answer and 0 for a wrong one. Terms o
 """
 
 EVALUATION = """[evaluation]
+at_start = true                     # evaluate the start model, too, for a comparison
 every = 50                          # updates between evaluations; there is one at the end in any case
 strategy = "refine"                 # solve, then refine the draft (docs/strategies.md)
 n = 4                               # answers per problem

@@ -76,6 +76,7 @@ save_steps | checkpoint_every |
 save_total_limit | keep_checkpoints |
 eval_steps | evaluation.every |
 eval_strategy | evaluation.every |
+eval_on_start | evaluation.at_start |
 logging_steps | - | every update is logged
 log_completions | n_logged_samples | they are in samples.jsonl and report.html
 num_completions_to_print | n_logged_samples |
@@ -163,6 +164,7 @@ trainer.total_epochs | updates | passes * problems / problems_per_batch
 trainer.total_training_steps | updates |
 trainer.save_freq | checkpoint_every |
 trainer.test_freq | evaluation.every |
+trainer.val_before_train | evaluation.at_start |
 trainer.max_actor_ckpt_to_keep | keep_checkpoints |
 trainer.default_local_dir | out |
 trainer.project_name | out |

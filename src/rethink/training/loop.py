@@ -50,7 +50,7 @@ def _train(run: Run) -> Iterator[Record]:
     stopped = run.ranks.any(run.interrupted)
     grading = GradingWatch()
     n_without_update = 0
-    if run.evaluation_due and not stopped:  # the run was stopped after the checkpoint
+    if run.evaluation_due and not stopped:  # of the start model, or the run was stopped after the checkpoint
         yield _evaluate(run)
         stopped = _is_stopped(run)
     while trainer.version < recipe.updates and not stopped:

@@ -188,8 +188,9 @@ def _open_in_folder(
     ranks.on_all_ranks(folder.check_visible)
     if ranks.is_rank0:
         run.trackers = Trackers(recipe.trackers, folder.path, tomllib.loads(to_toml(recipe)), warn)
+    at_start = recipe.evaluation.at_start and bool(inputs.held_out) and trainer.version == 0
     run.evaluation_due = ranks.on_rank0(
-        lambda: counters.evaluation_due and not logs.has_evaluation(folder, trainer.version)
+        lambda: (counters.evaluation_due or at_start) and not logs.has_evaluation(folder, trainer.version)
     )
     return run
 

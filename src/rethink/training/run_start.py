@@ -14,7 +14,7 @@ from rethink.errors import UserError
 from rethink.jsonl import make_folder, refuse_newer_file, write_text
 from rethink.lock import Lock
 from rethink.recipe import Recipe, add_new_defaults, to_toml
-from rethink.run_folder import RunFolder
+from rethink.run_folder import START, RunFolder
 from rethink.training import checkpoint, logs, problem_hash
 from rethink.training.trackers import FILE as TRACKERS_FILE
 from rethink.types import Problem
@@ -75,6 +75,7 @@ def begin(
     lock.take()
     check_can_begin(folder)  # again, because opening the model takes a while
     (folder.path / TRACKERS_FILE).unlink(missing_ok=True)  # a run that begins again is another one to trackers
+    (folder.path / START).unlink(missing_ok=True)  # its record is in the old log
     for file in (folder.metrics, folder.samples):
         aside = logs.set_aside(file, "old")
         write_text(file, "")
@@ -125,8 +126,9 @@ def checkpoint_to_resume(folder: RunFolder, recipe: Recipe, warn: Warn) -> Path 
 
 
 def has_results(folder: RunFolder) -> bool:
-    """Return whether the folder holds results, or its log continues after an update at which a checkpoint was due."""
-    if folder.results():
+    """Return whether the folder holds results, or its log continues after an update at which a checkpoint was due. The
+    answers of the start model are none: a run can begin again without them."""
+    if {*folder.results()} - {START}:
         return True
     try:
         every = tomllib.loads((folder.path / "config.toml").read_text(encoding="utf-8"))["checkpoint_every"]
