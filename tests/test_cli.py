@@ -177,7 +177,7 @@ def test_colors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 SUGGESTED = {
     "rethink tra": "train",
     "rethink train thinktwice-q": "thinktwice-qwen3-4b",
-    "rethink eval tiny-": "tiny-signs",
+    "rethink eval tiny-s": "tiny-shapes tiny-signs",
     "rethink eval tiny --on aime2": "aime24 aime25",
     "rethink eval tiny --recipe thinktwice-p": "thinktwice-protocol",
     "rethink demo --method pa": "pag",

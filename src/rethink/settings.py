@@ -35,7 +35,8 @@ def default_of(setting: Field[Any]) -> Any:
 class ModelSource:
     """A model: `[model]`.
 
-    - `path`: a folder, a GGUF file, a name on the Hugging Face hub, or "tiny" or "tiny-signs", which ship with the package.
+    - `path`: a folder, a GGUF file, a name on the Hugging Face hub, or "tiny", "tiny-signs" or
+      "tiny-shapes", which ship with the package.
     - `random`: draw random weights from the run's seed instead of loading them.
     - `dtype`: the dtype of the weights.
     - `head_dtype`: the dtype of the factors in the output layer's products, in training and in the local engine; sums and

@@ -78,7 +78,7 @@ def test_problems_of_a_task(task: str) -> None:
     for problem in found:
         assert problem.grade(problem.gold).right
         assert problem.grade(f"I see. Answer: {problem.gold}.").right
-        wrong = shapes._others(problem.gold)
+        wrong = shapes.wrong_answers(problem.gold)
         assert wrong
         assert not any(problem.grade(text).right for text in wrong)
         assert len(problem.images) == 1

@@ -9,8 +9,9 @@ from rethink.models.gguf.locate import check_name, is_gguf
 
 FOLDER = Path(__file__).parent
 TINY_MODEL = FOLDER / "tiny"
-MODELS = {"tiny": TINY_MODEL, "tiny-signs": FOLDER / "tiny_signs"}
-"""Folders by the names that `model.path` accepts. tiny is for countdown; tiny-signs, for signs, also checks and merges."""
+MODELS = {"tiny": TINY_MODEL, "tiny-signs": FOLDER / "tiny_signs", "tiny-shapes": FOLDER / "tiny_shapes"}
+"""Folders by the names that `model.path` accepts. tiny is for countdown; tiny-signs, for signs, also checks and merges;
+tiny-shapes sees images, for shapes."""
 
 
 def resolve(path: str, warn: Callable[[str], None] = lambda _: None) -> str:

@@ -61,7 +61,7 @@ def _problems(split: str, names: list[str], level: int, replies: Replies, extrac
     for _ in range(100 * n_problems):
         name = names[len(seen) % len(names)]
         canvas, question, gold = TASKS[name](draw, level)
-        key = stable_hash("shapes", name, question, *map(repr, canvas.drawn))
+        key = key_of(name, question, canvas)
         if key % 20 not in shares or key in seen:
             continue
         seen.add(key)
@@ -69,6 +69,11 @@ def _problems(split: str, names: list[str], level: int, replies: Replies, extrac
         if len(seen) == n_problems:
             return
     raise UserError(f"shapes:{'+'.join(names)} has only {len(seen)} different images at level {level}; raise level")
+
+
+def key_of(task: str, question: str, canvas: Canvas) -> int:
+    """Return the hash that decides the split of a problem."""
+    return stable_hash("shapes", task, question, *map(repr, canvas.drawn))
 
 
 def _problem(ident: str, canvas: Canvas, question: str, gold: str, replies: Replies, extraction: str) -> Problem:
@@ -83,16 +88,16 @@ def _demonstrations(ident: str, question: str, gold: str, teacher: Replies, seed
     draw = rng(seed, ident)
     found: list[Demonstration] = []
     for phase in teacher.phases:
-        reply = gold if draw.random() < teacher.p_right else draw.choice(_others(gold))
+        reply = gold if draw.random() < teacher.p_right else draw.choice(wrong_answers(gold))
         if phase == "solve":
             found.append(Demonstration(reply))
         elif phase == "refine":
-            draft = gold if draw.random() < teacher.p_right else draw.choice(_others(gold))
+            draft = gold if draw.random() < teacher.p_right else draw.choice(wrong_answers(gold))
             found.append(Demonstration(gold if draw.random() < teacher.p_careful else draft, phase, (draft,)))
     return tuple(found)
 
 
-def _others(gold: str) -> list[str]:
+def wrong_answers(gold: str) -> list[str]:
     """Return answers of the same kind that are wrong."""
     for words in (tuple(COLORS), tuple(SIDES)):
         if gold in words:

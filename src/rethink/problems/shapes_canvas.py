@@ -76,8 +76,8 @@ class Canvas:
         x, y = self._draw.randint(radius + 1, SIZE - radius - 2), self._draw.randint(radius + 1, SIZE - 4)
         self.drawn.append(Item("dial", self._draw.choice(list(COLORS)), radius, x, y, (value,)))
 
-    def png(self) -> bytes:
-        """Return the image as a PNG file."""
+    def pil_image(self) -> Any:
+        """Return the image as Pillow's."""
         try:
             import PIL.Image
             import PIL.ImageDraw
@@ -87,8 +87,12 @@ class Canvas:
         pen = PIL.ImageDraw.Draw(pil_image)
         for item in self.drawn:
             _DRAW.get(item.kind, _draw_shape)(pen, item)
+        return pil_image
+
+    def png(self) -> bytes:
+        """Return the image as a PNG file."""
         stream = io.BytesIO()
-        pil_image.save(stream, "PNG")
+        self.pil_image().save(stream, "PNG")
         return stream.getvalue()
 
 

@@ -18,7 +18,7 @@ def recipe_names(incomplete: str) -> list[str]:
 
 def models(incomplete: str) -> list[str]:
     """Return the models of the package that begin like this."""
-    return _beginning(incomplete, ("tiny", "tiny-signs"))
+    return _beginning(incomplete, ("tiny", "tiny-signs", "tiny-shapes"))
 
 
 def suites(incomplete: str) -> list[str]:

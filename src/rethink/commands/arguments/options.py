@@ -25,7 +25,7 @@ Settings = Annotated[
 Model = Annotated[
     str,
     typer.Argument(
-        help="Model folder, hub name, model of the package (tiny, tiny-signs), or name at --endpoint.",
+        help="Model folder, hub name, model of the package (tiny, tiny-signs, tiny-shapes), or name at --endpoint.",
         autocompletion=models,
     ),
 ]
