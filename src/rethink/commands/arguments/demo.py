@@ -28,6 +28,10 @@ def demo(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for the runs; default: a new one in runs/.")
     ] = None,
+    vision: Annotated[
+        bool,
+        typer.Option("--vision", help="Train GRPO, VL-Rethinker and TON on images, and search with Socratic-MCTS."),
+    ] = False,
     more_methods: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
 ) -> None:
     """Train GRPO and ThinkTwice from the same tiny model on the CPU, and compare them before and after refinement."""
@@ -35,6 +39,13 @@ def demo(
 
     if more_methods and not method:
         raise UserError(f"the demo takes no arguments ({' '.join(more_methods)}); name methods after --method")
+    if vision:
+        from rethink.commands.demo_vision import run_vision_demo
+
+        if method:
+            raise UserError("--vision compares grpo, vl_rethinker and ton; leave out --method")
+        run_vision_demo(read_seeds(seeds), out, updates)
+        return
     run_demo(read_seeds(seeds), out, updates, [*(method or []), *(more_methods or [])])
 
 
@@ -45,5 +56,6 @@ COMMAND = Declared(
         "rethink demo --updates 40",
         "rethink demo --method grpo pag",
         "rethink demo --seeds 0,1,2 --out runs/demo",
+        "rethink demo --vision",
     ),
 )
