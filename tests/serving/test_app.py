@@ -592,6 +592,10 @@ def test_a_prompt_that_is_too_long() -> None:
         server = FakeServer(open_policy=lambda cancellation, stop: Skips(echo))
         error = (await server.ask()).json()["error"]
         assert error["code"] == "context_length_exceeded"
+        assert error["message"] == "the messages are too long for this server"
+        server.service.limits = Limits(prompt_tokens=1234)
+        error = (await server.ask()).json()["error"]
+        assert error["message"].endswith("this server: a prompt has at most 1,234 tokens here")
         Skips.skipped = "refine"
         answer = (await server.ask()).json()
         assert answer["choices"][0]["message"]["content"] == "solve 1 2 + 2?"

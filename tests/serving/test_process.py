@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import signal
 import threading
 import time
@@ -72,6 +73,7 @@ def test_errors_that_the_openai_client_knows(server: Running) -> None:
         with pytest.raises(openai.BadRequestError) as found:
             create(model="tiny-signs", messages=long, stream=stream)
         assert found.value.code == "context_length_exceeded"
+        assert re.search(r"a prompt has at most \d+ tokens here", str(found.value))
 
 
 def test_a_stop_string_ends_a_reply(server: Running) -> None:

@@ -83,13 +83,17 @@ def run(recipe: Recipe, name: str, limits: Limits, host: str, port: int, key: st
 
 def limits_of(recipe: Recipe, limits: Limits, live: LivePolicy | None = None) -> Limits:
     """Return the limits with those of the model: on a reply's tokens, the longest that the recipe asks for or what the
-    engine has; on bodies, room for images if it takes some. Of an endpoint's model, this is not known."""
+    engine has; on a prompt's tokens; on bodies, room for images if it takes some. Of an endpoint's model, the last two are
+    not known."""
     plan = recipe.evaluation
     wanted = max(s.max_tokens for s in (plan.sampling, plan.refine_sampling or plan.sampling))
     if live is None:
         return replace(limits, max_tokens=wanted)
     body_bytes = limits.body_bytes if live.model.chat.image_text is None else limits.image_body_bytes
-    return replace(limits, max_tokens=live.shape.reply_columns + 1, body_bytes=body_bytes)
+    shape = live.shape
+    return replace(
+        limits, max_tokens=shape.reply_columns + 1, prompt_tokens=shape.prompt_columns, body_bytes=body_bytes
+    )
 
 
 def serve_model(recipe: Recipe, name: str, limits: Limits, live: LivePolicy | None) -> ServedModel:

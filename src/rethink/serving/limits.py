@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Limits:
     """Limits on one request, and on all together.
 
-    - `max_tokens`: the tokens of one pass; a strategy has several.
+    - `max_tokens`: the tokens of one pass; a strategy has several. `prompt_tokens`: those of its prompt; 0 if that is not
+      known here.
     - `max_n`: the choices of a request.
     - `max_samples`: the replies that all passes of all choices of a request draw together.
     - `concurrency`: the choices that are worked on at once; `queue`: those that wait, before requests get HTTP 429.
@@ -20,6 +21,7 @@ class Limits:
     """
 
     max_tokens: int = 1024
+    prompt_tokens: int = 0
     max_n: int = 16
     max_samples: int = 256
     max_images: int = 32

@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 from rethink.policies.base import Policy, PolicyWrapper
 from rethink.policies.cancel import Cancellation
 from rethink.serving.api_error import ApiError
+from rethink.serving.limits import Limits
 from rethink.serving.text_stream import Emit, Kind, StopStrings, ThinkingSplit, cut_at_stop
 from rethink.strategies import Attempt, Setup, Strategy
 from rethink.strategies.attempt import PHASE_TITLES
@@ -37,13 +38,15 @@ class Teller:
 
 
 def run_choice(
-    strategy: Strategy, setup: Setup, problem: Problem, teller: Teller, cancellation: Cancellation
+    strategy: Strategy, setup: Setup, problem: Problem, teller: Teller, cancellation: Cancellation, limits: Limits
 ) -> Attempt:
     """Return the attempt at the problem, and tell it. Raise ApiError if there is no reply, Cancelled if nobody waits."""
     policy = PassPolicy(setup.policy, strategy, teller, cancellation)
     (attempt,) = strategy.run(replace(setup, policy=policy), [problem])
     if not attempt.answers:
-        raise ApiError(400, "the messages are too long for this server", "messages", code="context_length_exceeded")
+        most = f": a prompt has at most {limits.prompt_tokens:,} tokens here" if limits.prompt_tokens else ""
+        message = f"the messages are too long for this server{most}"
+        raise ApiError(400, message, "messages", code="context_length_exceeded")
     final = attempt.answers[0]
     if final.stop == "failed":
         raise ApiError(502, final.verdict.reason if final.verdict else "the endpoint gave no reply")

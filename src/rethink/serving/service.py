@@ -97,7 +97,7 @@ class Call:
             setup = model.setup(self.request, self.strategy, prompts, limits, self.cancellation)
             problem = model.problem(self.request, self.strategy)
             teller = Teller(lambda kind, text: self._put(Piece(choice, kind, text)), self.request.stop, model.thinking)
-            attempt = run_choice(self.strategy, setup, problem, teller, self.cancellation)
+            attempt = run_choice(self.strategy, setup, problem, teller, self.cancellation, limits)
             self._end(Finished(choice, attempt))
         except Exception as err:
             self._end(err)
