@@ -44,6 +44,8 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
         warn(lesser)
     for message in doubtful_settings(resolved) if run.ranks.is_rank0 else ():
         warn(message)
+    if run.ranks.is_rank0 and run.trainer.version >= run.recipe.updates and not run.evaluation_due:
+        print_note(f"the run has made {run.trainer.version} updates already, and updates = {run.recipe.updates}")
     command = shlex.join(["rethink", "train", recipe, *settings, "--resume"])
     try:
         with stopping(run) as stop:
