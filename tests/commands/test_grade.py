@@ -335,3 +335,22 @@ def test_replies_to_another_prompt_are_noticed(rethink: Rethink, tmp_path: Path)
     assert "warning" not in lenient.err
     write(tmp_path / "b.jsonl", boxed(5), boxed(6), {"answer": "5", "response": "five"})
     assert "warning" not in rethink("grade", "b.jsonl", "--out", "v.jsonl").err
+
+
+def test_a_verdict_names_the_document_of_a_log(rethink: Rethink, tmp_path: Path) -> None:
+    """Regression: of a log with two lines per document, a verdict had a row number alone, which is no line of the file."""
+    rows = []
+    for n, reply in enumerate(["\\boxed{5}", "\\boxed{6}"]):
+        doc = {"doc_id": 70 + n, "doc": {"question": f"{n}?", "answer": "5"}, "target": "5", "resps": [[reply]]}
+        for name in ("strict", "flexible"):
+            rows.append(
+                doc | {"filtered_resps": [reply], "filter": name, "metrics": ["exact_match"], "exact_match": 1.0}
+            )
+    write(tmp_path / "samples_sums_2026-11-29T10-00-00.000001.jsonl", *rows)
+    found = rethink(
+        "grade", "samples_sums_2026-11-29T10-00-00.000001.jsonl", "--against", "exact_match,strict", "--out", "v"
+    )
+    assert "  row 1 (task sums, id 71): wrong (compared as numbers), against right; extracted '6'" in found.out, (
+        found.err
+    )
+    assert [(r["row"], r["task"], r["id"]) for r in read(tmp_path / "v")] == [(0, "sums", "70"), (1, "sums", "71")]

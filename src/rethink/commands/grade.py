@@ -18,7 +18,7 @@ from rethink.evaluation.other_tools import reply_rows
 from rethink.grading.sandbox.lockdown import guard
 from rethink.jsonl import Record, check_writable, make_folder, to_json, write_lines
 from rethink.lock import Lock
-from rethink.printable import align_columns
+from rethink.printable import align_columns, printable_line
 from rethink.problems.source import answer_format_of, load_problems
 from rethink.settings import ProblemSource
 
@@ -175,4 +175,6 @@ def _agreement(title: str, counts: Counter[tuple[str, str]]) -> str:
 
 def _disagreement(record: Record) -> str:
     ours = f"{record['verdict']} ({record['reason']})"
-    return f"  row {record['row']}: {ours}, against {record['against']}; extracted {record['extracted']!r}"
+    names = ", ".join(printable_line(f"{name} {record[name]}"[:60]) for name in ("task", "id") if name in record)
+    row = f"row {record['row']}" + (f" ({names})" if names else "")
+    return f"  {row}: {ours}, against {record['against']}; extracted {record['extracted']!r}"

@@ -172,6 +172,10 @@ def _records(row: Row, settings: GradeSettings) -> list[Record]:
     for n, reply in enumerate(replies):
         location, verdict = _verdict(row, reply, settings)
         record: Record = {"row": row.n, "reply": n} if len(replies) > 1 else {"row": row.n}
+        for name in ("task", "id"):  # in a log of another tool, a row is not a line
+            value = _value(row, name)
+            if isinstance(value, int | str):
+                record[name] = value
         record |= {"verdict": str(verdict), "extracted": verdict.extracted, "reason": verdict.reason}
         if location:
             record["location"] = location
