@@ -38,3 +38,12 @@ def test_the_lines_end_with_an_error() -> None:
     n = len(lines)
     time.sleep(0.03)
     assert len(lines) == n
+
+
+def test_the_last_line_comes_once() -> None:
+    """Regression: where the minute ended in the last evaluation of a run, the run's last line was there twice."""
+    lines: list[str] = []
+    with LogLines(lines.append) as bar:
+        bar.update(bar.add_task("eval", total=3), completed=3)
+        bar._print()
+    assert lines == ["eval: 3 of 3, took 0 s"]

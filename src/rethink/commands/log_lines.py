@@ -61,6 +61,7 @@ class LogLines:
     def __init__(self, show: Callable[[str], None], interval_s: float = INTERVAL_S) -> None:
         self.show, self.interval_s = show, interval_s
         self.task: Task | None = None
+        self._last = ""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
@@ -71,7 +72,7 @@ class LogLines:
     def __exit__(self, *error: object) -> None:
         self._ended.set()
         self._thread.join()
-        self._print()
+        self._print(again=False)
 
     def add_task(self, label: str, *, total: int | None, completed: int = 0, note: str = "") -> TaskID:
         """Begin to report a task."""
@@ -92,6 +93,9 @@ class LogLines:
         while not self._ended.wait(self.interval_s):
             self._print()
 
-    def _print(self) -> None:
-        if self.task is not None:
-            self.show(self.task.line(time.monotonic()))
+    def _print(self, again: bool = True) -> None:
+        """Show the state of the task; if it is the last line once more, only `again`."""
+        line = "" if self.task is None else self.task.line(time.monotonic())
+        if line and (again or line != self._last):
+            self.show(line)
+        self._last = line
