@@ -126,6 +126,22 @@ def test_skipped_prompts_leave_the_others_alone() -> None:
     expected = {"thought p2 1": 0.7071, "thought p2 2": -0.7071}  # one of two helps
     expected |= {"thought p3 0": -0.5774, "thought p3 1": 1.1547, "thought p3 2": -0.5774}  # one of three
     assert advantages_by_text(only_part(update)) == pytest.approx(expected, abs=1e-4)
+    reasons = {s.text: s.verdict.reason for group in update.groups for s in group if s.verdict is not None}
+    assert reasons == {"thought p2 0": "the prompt of its retry was too long (sampler.max_prompt_tokens)"}
+
+
+def test_the_reason_of_an_ungraded_reflection_is_that_of_its_retry() -> None:
+    """Regression: a run in which no retry could be graded stopped without a word about why."""
+
+    def script(prompt: Prompt, index: int, version: int) -> str:
+        return "?" if prompt.phase == "retry" else scripted(lambda r: False)(prompt, index, version)
+
+    def verify(reply: str, gold: str) -> Verdict:
+        return Verdict(None, "out of time") if reply == "?" else Verdict(False)
+
+    update, _ = run(script, [replace(make_problem(2), verify=verify)], n_reflect=2)
+    found = [s.verdict for s in update.groups[0]]
+    assert found == [Verdict(None, "none of its retries was graded: out of time")] * 2
 
 
 def test_several_retries_are_averaged() -> None:

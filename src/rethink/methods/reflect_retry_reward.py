@@ -106,6 +106,10 @@ class ReflectRetryReward:
 def reward_by_retries(reflection: Sample, retries: Group) -> Sample:
     """Return the reflection with the mean reward of its graded retries; not graded if there are none."""
     rewards = [s.reward for s in retries if s.reward is not None]
+    if not retries:
+        why = "the prompt of its retry was too long (sampler.max_prompt_tokens)"
+        return reflection.with_verdict(Verdict(None, why))
     if not rewards:
-        return reflection.with_verdict(Verdict(None, "none of its retries was graded"))
+        why = ": ".join(filter(None, ("none of its retries was graded", retries[0].why_no_reward())))
+        return reflection.with_verdict(Verdict(None, why))
     return replace(reflection, reward=sum(rewards) / len(rewards))
