@@ -252,9 +252,19 @@ def _validated(cls: type[Any], table: Mapping[str, Any], prefix: str, known: Seq
     if message:
         raise UserError(message)
     try:
-        return TypeAdapter(cls).validate_python(_merge_defaults(cls, table))
+        return _validator(cls).validate_python(_merge_defaults(cls, table))
     except ValidationError as err:
         raise UserError(_describe(err.errors()[0], cls, prefix)) from err
+
+
+_validators: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+def _validator(cls: type[Any]) -> TypeAdapter[Any]:
+    """Return pydantic's checks of a section. They take far longer to make than to run, so they are kept."""
+    if cls not in _validators:
+        _validators[cls] = TypeAdapter(cls)
+    return _validators[cls]
 
 
 def _describe(error: Mapping[str, Any], cls: type[Any], prefix: str) -> str:

@@ -130,12 +130,14 @@ class AfterThinking:
 
 def read_after(problems: Sequence[Problem], thinking: Sequence[str]) -> list[Problem]:
     """Return the problems with verifiers that also know these marks; user-defined verifiers get the whole reply."""
+    if not thinking:
+        return list(problems)
     found: list[Problem] = []
     for problem in problems:
         extract, read = problem.extract_answer, problem.read_refinement
-        if thinking and extract is not None:
+        if extract is not None:
             extract = partial(_extract_after, extract, tuple(thinking))
-        if thinking and read is not None:
+        if read is not None:
             read = partial(_read_after, read, tuple(thinking))
         verify = after_marks(problem.verify, thinking)
         found.append(replace(problem, verify=verify, extract_answer=extract, read_refinement=read))

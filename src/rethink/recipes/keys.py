@@ -17,6 +17,9 @@ SHOWN = 5
 _types_of: dict[type[Any], Mapping[str, Any]] = {}
 """What `fields_of` has returned: evaluating annotations takes most of the time in which a recipe is read."""
 
+_keys_of: dict[tuple[type[Any], str], tuple[str, ...]] = {}
+"""What `known_keys` has returned; a recipe is read with all of them at hand, for suggestions."""
+
 
 def fields_of(cls: type[Any]) -> Mapping[str, Any]:
     """Return the types of a section's keys."""
@@ -34,14 +37,15 @@ def section_type(kind: Any) -> type[Any] | None:
     return None
 
 
-def known_keys(cls: type[Any], prefix: str = "") -> Iterator[str]:
-    """Yield every key of a section as `section.key`."""
-    for name, kind in fields_of(cls).items():
-        section = section_type(kind)
-        if section is None:
-            yield prefix + name
-        else:
-            yield from known_keys(section, f"{prefix}{name}.")
+def known_keys(cls: type[Any], prefix: str = "") -> tuple[str, ...]:
+    """Return every key of a section as `section.key`."""
+    if (cls, prefix) not in _keys_of:
+        found: list[str] = []
+        for name, kind in fields_of(cls).items():
+            section = section_type(kind)
+            found += [prefix + name] if section is None else known_keys(section, f"{prefix}{name}.")
+        _keys_of[cls, prefix] = tuple(found)
+    return _keys_of[cls, prefix]
 
 
 def describe_unknown(cls: type[Any], table: Mapping[str, Any], prefix: str, known: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from functools import cache
 
 from rethink.recipes import FOLDER
 
@@ -17,15 +18,12 @@ def commands_that_make(path: str) -> list[str]:
     >>> commands_that_make("runs/demo-gsr.parquet")[-1]
     'rethink prepare demo-gsr-data --out runs/demo-gsr.parquet'
     """
-    texts: dict[str, str] = {}
     makers: set[str] = set()
-    for file in sorted(FOLDER.glob("*.toml")):
-        texts[file.stem] = file.read_text(encoding="utf-8")
-        run = str(tomllib.loads(texts[file.stem]).get("out"))
+    for name, _, run in _shipped():
         if f"{path}/".startswith(f"{run}/"):
-            makers.add(f"rethink train {file.stem}")
+            makers.add(f"rethink train {name}")
     longest: list[str] = []
-    for text in texts.values():
+    for _, text, _ in _shipped():
         commands: list[str] = []
         for line in text.partition("\n\n")[0].splitlines():
             found = _COMMAND.fullmatch(line)
@@ -36,3 +34,13 @@ def commands_that_make(path: str) -> list[str]:
                 longest = commands if len(commands) > len(longest) else longest
                 break
     return longest
+
+
+@cache
+def _shipped() -> list[tuple[str, str, str]]:
+    """Return name, text and run folder of each shipped recipe. They are read once: a run asks about several paths."""
+    found: list[tuple[str, str, str]] = []
+    for file in sorted(FOLDER.glob("*.toml")):
+        text = file.read_text(encoding="utf-8")
+        found.append((file.stem, text, str(tomllib.loads(text).get("out"))))
+    return found
