@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rethink.errors import UserError
@@ -52,6 +52,7 @@ def test_the_rates_of_fresh_answers_are_compared_too() -> None:
     assert found["damage rate of fresh answers"]["s"].n == 2  # p1 has a right draft on one side alone
 
 
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=20))
 def test_an_evaluation_does_not_differ_from_itself(pairs: list[tuple[bool, bool]]) -> None:
     """Guards against a difference of nothing, and a p-value other than 1."""
@@ -61,6 +62,7 @@ def test_an_evaluation_does_not_differ_from_itself(pairs: list[tuple[bool, bool]
             assert gap.p == 1.0 or (math.isnan(gap.p) and gap.n < 2)
 
 
+@settings(max_examples=25)
 @given(*[st.lists(st.tuples(st.booleans(), st.booleans()), min_size=5, max_size=5)] * 2)
 def test_swapping_the_evaluations_changes_the_sign(a: list[tuple[bool, bool]], b: list[tuple[bool, bool]]) -> None:
     """Guards against a second arm that is treated otherwise than the first."""

@@ -122,8 +122,7 @@ def difference(outcomes: Outcomes, baseline: Outcomes) -> Difference:
     A problem may lack outcomes on either side (a fix rate has none where no draft was wrong). NaN limits and p-value for
     fewer than two problems; all NaN if a side has no outcomes.
     """
-    table, binary = _table(outcomes, baseline), _is_binary([*outcomes, *baseline])
-    return _with_p_value(lambda level: _gap(table, binary, level))
+    return _with_p_value(_gap_by_level(_table(outcomes, baseline), _is_binary([*outcomes, *baseline])))
 
 
 def relative_difference(outcomes: Outcomes, baseline: Outcomes) -> Estimate:
@@ -132,7 +131,7 @@ def relative_difference(outcomes: Outcomes, baseline: Outcomes) -> Estimate:
     NaN limits below `BOOTSTRAP_FROM` problems; undefined for a baseline of 0.
     """
     table = _table(outcomes, baseline)
-    gap = _gap(table, _is_binary([*outcomes, *baseline]), 0.95)
+    gap = _gap_by_level(table, _is_binary([*outcomes, *baseline]))(0.95)
     base = float(table[:, 2].sum() / table[:, 3].sum()) if gap.n else 0.0
     if not base:
         return UNDEFINED
@@ -193,8 +192,8 @@ def macro_difference(pairs: Sequence[tuple[Outcomes, Outcomes]]) -> Difference:
     """Return the unweighted mean of `difference` over suites. Problems of different suites are different even if their ids
     are equal.
     """
-    tables = [(_table(*pair), _is_binary([*pair[0], *pair[1]])) for pair in pairs]
-    return _with_p_value(lambda level: macro_average([_gap(table, binary, level) for table, binary in tables]))
+    gaps = [_gap_by_level(_table(*pair), _is_binary([*pair[0], *pair[1]])) for pair in pairs]
+    return _with_p_value(lambda level: macro_average([gap(level) for gap in gaps]))
 
 
 def _with_p_value(interval: Callable[[float], Estimate]) -> Difference:
@@ -235,13 +234,13 @@ def wilson_interval(p: float, n: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def rate_limits(sums_P: Array, counts_P: Array, binary: bool, quantile: Array | None = None) -> tuple[Array, Array]:
+def rate_limits(sums_P: Array, counts_P: Array, binary: bool) -> tuple[Array, Array]:
     """Return 95% limits of sum / count over problems, the last axis; any other axes come before it.
 
     The effective sample size is n / deff. deff is the variance of the mean with answers clustered by problem, divided by
     that of independent right-or-wrong answers, for which the size is at most n (`binary`). Without any visible variance
-    (all problems alike), each problem counts as one answer. The quantile is Student's if deff is estimated. `quantile`
-    replaces it: `difference_limits` uses Student's always, at any level.
+    (all problems alike), each problem counts as one answer. The quantile is Student's if deff is estimated
+    (`difference_limits` uses Student's always).
 
     One correction is not from the literature. Near 0 and 1 a few problems carry all the variance. A sample of problems may
     miss them, and then deff comes out too small. About problems p (1 - p) such problems are expected, so exp(-problems p (1
@@ -249,10 +248,15 @@ def rate_limits(sums_P: Array, counts_P: Array, binary: bool, quantile: Array | 
     problem. Without the correction, 53 problems with 64 answers each at a rate of 5% cover 92% instead of 95%.
     `benchmarks/interval_coverage.py` measures the coverage with it.
     """
+    p, size, known = _effective_sizes(sums_P, counts_P, binary)
+    return _wilson_limits(p, size, np.where(known, Z_95, _quantile(_degrees(counts_P), 0.95)))
+
+
+def _effective_sizes(sums_P: Array, counts_P: Array, binary: bool) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """Return the rates, their effective sample sizes as in `rate_limits`, and whether these were not estimated."""
     n, n_problems = counts_P.sum(-1), (counts_P > 0).sum(-1)
     p = np.clip(sums_P.sum(-1) / n, 0, 1)
-    degrees = _degrees(counts_P)
-    variance = (_residuals(sums_P, counts_P) ** 2).sum(-1) / n**2 * n_problems / degrees
+    variance = (_residuals(sums_P, counts_P) ** 2).sum(-1) / n**2 * n_problems / _degrees(counts_P)
     seen = (variance > 1e-24) & (n_problems > 1)  # rounding is not variance
     inverse_size = np.where(seen, variance, 1) / np.where(seen, p * (1 - p), n_problems)
     if binary:
@@ -260,10 +264,7 @@ def rate_limits(sums_P: Array, counts_P: Array, binary: bool, quantile: Array | 
     p_missed = np.exp(-n_problems * p * (1 - p))
     inverse_size += p_missed * np.maximum(0, 1 / n_problems - inverse_size)
     known = ~seen | (binary & (n == n_problems))
-    inverse_size = np.where(known, 1 / n_problems, inverse_size)
-    if quantile is None:
-        quantile = np.where(known, Z_95, _quantile(degrees, 0.95))
-    return _wilson_limits(p, 1 / inverse_size, quantile)
+    return p, 1 / np.where(known, 1 / n_problems, inverse_size), known
 
 
 def difference_limits(table_P_4: Array, binary: bool, level: float = 0.95) -> tuple[Array, Array]:
@@ -274,16 +275,28 @@ def difference_limits(table_P_4: Array, binary: bool, level: float = 0.95) -> tu
     a^2 - 2 c a b + b^2, where a is the distance of the first rate to its lower limit and b that of the second to its upper
     limit. The correlation c is at most 1 - 3 / problems: sides that agree on all problems need not agree on the next.
     """
-    sums, counts, sums_2, counts_2 = np.moveaxis(table_P_4, -1, 0)
-    p, p_2 = sums.sum(-1) / counts.sum(-1), sums_2.sum(-1) / counts_2.sum(-1)
-    low, high = rate_limits(sums, counts, binary, _quantile(_degrees(counts), level))
-    low_2, high_2 = rate_limits(sums_2, counts_2, binary, _quantile(_degrees(counts_2), level))
+    return _limits_by_level(table_P_4, binary)(level)
+
+
+def _limits_by_level(table_P_4: Array, binary: bool) -> Callable[[float], tuple[Array, Array]]:
+    """Return `difference_limits` of a table as a function of the level. It goes over the problems once: a p-value needs the
+    limits at 40 levels.
+    """
+    columns_4_P = np.moveaxis(table_P_4, -1, 0)
+    sums_2_P, counts_2_P = columns_4_P[::2], columns_4_P[1::2]
+    p, p_2 = sums_2_P.sum(-1) / counts_2_P.sum(-1)
+    clipped, sizes, _ = _effective_sizes(sums_2_P, counts_2_P, binary)
+    degrees = _degrees(counts_2_P)
     most = 1 - 3 / max(3, table_P_4.shape[-2])
-    c = np.minimum(_correlation(_residuals(sums, counts), _residuals(sums_2, counts_2)), most)
-    gap = p - p_2
-    below = _third_side(p - low, high_2 - p_2, c)
-    above = _third_side(high - p, p_2 - low_2, c)
-    return np.maximum(-1, gap - below), np.minimum(1, gap + above)
+    c = np.minimum(_correlation(*_residuals(sums_2_P, counts_2_P)), most)
+
+    def limits(level: float) -> tuple[Array, Array]:
+        (low, low_2), (high, high_2) = _wilson_limits(clipped, sizes, _quantile(degrees, level))
+        below = _third_side(p - low, high_2 - p_2, c)
+        above = _third_side(high - p, p_2 - low_2, c)
+        return np.maximum(-1, p - p_2 - below), np.minimum(1, p - p_2 + above)
+
+    return limits
 
 
 def _third_side(a: Array, b: Array, c: Array) -> Array:
@@ -338,13 +351,21 @@ def _table(outcomes: Outcomes, baseline: Outcomes) -> Array:
     return np.stack([*_sums_and_counts(outcomes, problems), *_sums_and_counts(baseline, problems)], axis=-1)
 
 
-def _gap(table: Array, binary: bool, level: float) -> Estimate:
-    """Return the difference of a table's rates with limits of this level; all NaN if a side has no outcomes."""
+def _gap_by_level(table: Array, binary: bool) -> Callable[[float], Estimate]:
+    """Return the difference of a table's rates as a function of its limits' level; all NaN if a side has no outcomes."""
     sums, counts, sums_2, counts_2 = table.sum(axis=0)
     if not counts or not counts_2:
-        return UNDEFINED
-    low, high = difference_limits(table, binary, level) if len(table) > 1 else (math.nan, math.nan)
-    return Estimate(float(sums / counts - sums_2 / counts_2), float(low), float(high), len(table))
+        return lambda level: UNDEFINED
+    value, n = float(sums / counts - sums_2 / counts_2), len(table)
+    if n < 2:
+        return lambda level: Estimate(value, math.nan, math.nan, n)
+    limits = _limits_by_level(table, binary)
+
+    def gap(level: float) -> Estimate:
+        low, high = limits(level)
+        return Estimate(value, float(low), float(high), n)
+
+    return gap
 
 
 def _is_binary(outcomes: Outcomes) -> bool:
