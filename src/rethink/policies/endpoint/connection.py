@@ -12,6 +12,7 @@ import openai
 from rethink.credentials import ApiKey
 from rethink.errors import UserError
 from rethink.policies.endpoint.protocol import is_loopback
+from rethink.policies.tls import tls_context
 from rethink.settings import Endpoint
 
 CONNECT_S = 30.0
@@ -45,10 +46,12 @@ def open_client(
 
     # Whole requests have a time limit elsewhere.
     timeout = httpx2.Timeout(None, connect=min(endpoint.timeout_s, CONNECT_S))
+    trust_env = not is_loopback(base_url.host)  # proxies from the environment are for other machines
     try:
         http = openai.DefaultAsyncHttpxClient(
             timeout=timeout,
-            trust_env=not is_loopback(base_url.host),  # proxies from the environment are for other machines
+            trust_env=trust_env,
+            verify=tls_context(trust_env),
             headers={"Accept-Encoding": "gzip, deflate"},
             event_hooks={"response": [check]},
             limits=httpx2.Limits(max_connections=endpoint.concurrency, max_keepalive_connections=endpoint.concurrency),

@@ -15,6 +15,7 @@ from typing import Any
 import httpx2
 
 from rethink.policies.endpoint.faults import Fault, parse_error
+from rethink.policies.tls import tls_context
 from rethink.policies.vllm.protocol import ADAPTER, GENERATE, ServerInfo, read_info
 
 CONNECT_S = 30.0
@@ -45,7 +46,9 @@ class Server:
             headers=self._headers,
             timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, CONNECT_S)),
             # One connection per call: a kept one that the server closes just as we use it looks like a dead server.
-            transport=httpx2.HTTPTransport(uds=socket, limits=httpx2.Limits(max_keepalive_connections=0)),
+            transport=httpx2.HTTPTransport(
+                verify=tls_context(), uds=socket, limits=httpx2.Limits(max_keepalive_connections=0)
+            ),
         )
 
     def client(self, concurrency: int) -> httpx2.AsyncClient:
@@ -55,7 +58,7 @@ class Server:
             base_url=self.url,
             headers={**self._headers, "Content-Type": "application/json"},
             timeout=httpx2.Timeout(None, connect=min(self.timeout_s, CONNECT_S)),
-            transport=httpx2.AsyncHTTPTransport(uds=self.socket, limits=limits),
+            transport=httpx2.AsyncHTTPTransport(verify=tls_context(), uds=self.socket, limits=limits),
         )
 
     async def generate(self, client: httpx2.AsyncClient, body: dict[str, Any]) -> tuple[int, bytes] | Fault:
