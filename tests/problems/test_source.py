@@ -142,6 +142,15 @@ def test_limit_counts_per_source(tmp_path: Path) -> None:
     assert "limit must be 0 (all rows) or more, not -1" in refused(ProblemSource(files[0], limit=-1))
 
 
+@pytest.mark.parametrize("name", ["countdown", "signs"])
+@pytest.mark.parametrize("held_out", [0.0, 0.5])
+def test_a_limit_takes_the_first_problems_of_a_generator(name: str, held_out: float) -> None:
+    """Guards against other problems where only some are made, and a share that is held out of those."""
+    source = ProblemSource(name, split="validation", held_out=held_out)
+    some = load_problems(replace(source, limit=7))
+    assert [p.id for p in some] == [p.id for p in load_problems(source)[:7]]
+
+
 def test_empty_sources_are_refused(tmp_path: Path) -> None:
     """Guards against a run without problems, and an empty source among others."""
     empty = jsonl(tmp_path, name="empty.jsonl")

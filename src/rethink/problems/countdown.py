@@ -28,8 +28,11 @@ LARGEST = 100
 """The largest result. Larger and negative ones are left out, so every number is one token of the tiny model."""
 
 
-def problems(split: str, numbers: int = 3, largest: int = 12, replies: Replies | None = None) -> list[Problem]:
+def problems(
+    split: str, numbers: int = 3, largest: int = 12, replies: Replies | None = None, limit: int = 0
+) -> list[Problem]:
     """Return all problems of a split: "train" (55%), "validation" (5%) or "test" (40%), with demonstrations by a teacher.
+    With a `limit`, return the first so many of them.
 
     A hash of the sorted numbers and the target decides the split, so no two splits share a problem in any order of its
     numbers. Raise ValueError for another split.
@@ -42,6 +45,8 @@ def problems(split: str, numbers: int = 3, largest: int = 12, replies: Replies |
         for target in sorted(solutions(given)):
             if stable_hash("countdown", *given, target) % 20 in SPLITS[split]:
                 found.append(_problem(given, target, teacher))
+                if len(found) == limit:
+                    return found
     return found
 
 

@@ -38,9 +38,10 @@ Line = tuple[tuple[int, ...], int]
 
 
 def problems(
-    split: str, lines: int = 3, numbers: int = 3, largest: int = 12, replies: Replies | None = None
+    split: str, lines: int = 3, numbers: int = 3, largest: int = 12, replies: Replies | None = None, limit: int = 0
 ) -> list[Problem]:
     """Return the problems of a split, "train" (4,000), "validation" (400) or "test" (1,600), and what a teacher replies.
+    With a `limit`, return the first so many of them.
 
     A hash of the line, its numbers in order and its result, decides the split, so no line of one split is in another. The
     same numbers in another order, or with another result, may be. Raise ValueError for another split, and for settings with
@@ -61,7 +62,7 @@ def problems(
             problem = _problem(asked, replies or Replies())
             found[problem.id] = problem
             asked = []
-        if len(found) == n_problems:
+        if len(found) in (n_problems, limit or n_problems):
             return list(found.values())
     raise ValueError(
         f"there are too few different problems of {lines} lines with {numbers} numbers up to {largest}; raise lines, "

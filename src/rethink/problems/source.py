@@ -200,11 +200,12 @@ def _generate(name: str, source: ProblemSource, purpose: str) -> Iterable[Proble
         raise UserError(f"{name} has its own verifier; leave verifier empty")
     split = source.split or purpose
     lenient = source.extraction == "lenient"
+    limit = 0 if source.held_out else source.limit  # a held-out share is taken of all problems
     try:
         if name == "countdown":
-            return countdown.problems(split, source.numbers, source.largest, source.replies)
+            return countdown.problems(split, source.numbers, source.largest, source.replies, limit)
         if name == "signs":
-            return signs.problems(split, source.lines, source.numbers, source.largest, source.replies)
+            return signs.problems(split, source.lines, source.numbers, source.largest, source.replies, limit)
         if name.startswith("shapes"):
             return shapes.problems(split, name.partition(":")[2], source.level, source.replies, source.extraction)
         return gym.problems(name.removeprefix("gym:"), split, source.size, source.gym, lenient, source.partial_scores)
