@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Some images set it. Each worker and each process that a test starts would compile all tests and the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-all lint types fast slow test-vllm docs warm-start benchmark clean
 
 demo: .venv/.installed
