@@ -35,7 +35,7 @@ def dry_run(recipe: str, settings: Sequence[str], show_all: bool, resume: bool) 
     resolved = load_recipe(*expand_run_folder(recipe, settings))  # before torch is imported, which takes seconds
     from rethink.training.check import check_run
     from rethink.training.no_effect import doubtful_settings
-    from rethink.training.problem_hash import refuse_changed
+    from rethink.training.problem_hash import TRAINING, refuse_changed
     from rethink.training.run_start import check_can_begin, checkpoint_to_resume
 
     inputs = check_run(resolved, hub=False)
@@ -44,8 +44,8 @@ def dry_run(recipe: str, settings: Sequence[str], show_all: bool, resume: bool) 
     folder = RunFolder(Path(resolved.out))
     if resume:
         checkpoint_to_resume(folder, resolved, warn)
-        loaded = {"training": inputs.problems, "held-out": inputs.held_out}
-        refuse_changed(folder, {purpose: found for purpose, found in loaded.items() if found})
+        loaded = {TRAINING: inputs.problems, "held-out": inputs.held_out}
+        refuse_changed(folder, {purpose: found for purpose, found in loaded.items() if found}, inputs.grader)
     else:
         check_can_begin(folder)
     lines = ["# " + line for line in describe(resolved, inputs)]

@@ -73,6 +73,11 @@ class UserFunction:
     def _with_setting(self, message: str) -> str:
         return f"{message}; set {self.sandbox_off} to allow it" if DENIED in message and self.sandbox_off else message
 
+    @property
+    def reads_row(self) -> bool:
+        """Whether the function has a parameter for the problem's row."""
+        return any(argument == "row" for _, argument in self.parameters)
+
     def with_arguments(self, **given: Any) -> UserFunction:
         """Return a copy that knows those of the arguments that it has parameters for."""
         wanted = {argument for _, argument in self.parameters}

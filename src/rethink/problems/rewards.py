@@ -143,6 +143,11 @@ class Grader:
 
     terms: tuple[WeightedTerm, ...] = ()
 
+    @property
+    def reads_rows(self) -> bool:
+        """Whether a reward function gets the rows of the problems."""
+        return any(term.function is not None and term.function.reads_row for term in self.terms)
+
     def __call__(self, groups: Sequence[Group]) -> list[Group]:
         graded = grade(groups)
         if not self.terms:

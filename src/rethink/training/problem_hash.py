@@ -9,13 +9,20 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from rethink.errors import UserError
+from rethink.grading.user_function import UserFunction
 from rethink.jsonl import to_json, write_text
+from rethink.problems.rewards import Grader
 from rethink.run_folder import RunFolder
 from rethink.types import Problem
 
 FILE = "problems.json"
 NAMED = {"id": "ids", "question": "questions", "gold": "gold answers"}
 """Fields of a problem that are hashed separately, so that a message can say which of them changed."""
+COLUMNS = "columns"
+"""The hash of all columns of the rows. It counts only if a function reads the row: other columns may change."""
+IN_ANY_ORDER = "in any order"
+TRAINING = "training"
+"""The problems whose replies get rewards; those of evaluations have verdicts alone."""
 
 
 def write(folder: RunFolder, problems: Mapping[str, Sequence[Problem]]) -> None:
@@ -24,16 +31,18 @@ def write(folder: RunFolder, problems: Mapping[str, Sequence[Problem]]) -> None:
     write_text(folder.path / FILE, to_json(described, indent=1) + "\n")
 
 
-def check_unchanged(folder: RunFolder, problems: Mapping[str, Sequence[Problem]]) -> None:
+def check_unchanged(folder: RunFolder, problems: Mapping[str, Sequence[Problem]], grader: Grader) -> None:
     """Raise UserError unless the run was started with these problems. A run of an older version gets the hashes now."""
     if (folder.path / FILE).is_file():
-        refuse_changed(folder, problems)
+        refuse_changed(folder, problems, grader)
     else:
         write(folder, problems)
 
 
-def refuse_changed(folder: RunFolder, problems: Mapping[str, Sequence[Problem]]) -> None:
-    """Raise UserError if the run was started with other problems, as far as its folder says with which. Write nothing."""
+def refuse_changed(folder: RunFolder, problems: Mapping[str, Sequence[Problem]], grader: Grader) -> None:
+    """Raise UserError if the run was started with other problems, as far as its folder says with which. Write nothing.
+
+    Columns that prompts do not show count if a reward function of the grader reads them, or the verifier."""
     file = folder.path / FILE
     if not file.is_file():
         return
@@ -45,10 +54,11 @@ def refuse_changed(folder: RunFolder, problems: Mapping[str, Sequence[Problem]])
             "remove the file and resume"
         ) from err
     for purpose, found in problems.items():
-        was, now = stored.get(purpose), describe(found)
-        if was != now:
+        are_rows_read = (purpose == TRAINING and grader.reads_rows) or any(map(_is_row_verified, found))
+        difference = _difference(stored.get(purpose), describe(found), are_rows_read)
+        if difference:
             raise UserError(
-                f"the {purpose} problems have changed since {folder.path} was started: {_difference(was, now)}. Restore "
+                f"the {purpose} problems have changed since {folder.path} was started: {difference}. Restore "
                 "them to resume. For a new run with the new problems, choose another folder with out=DIR; with "
                 "model.path=CHECKPOINT it starts from these weights"
             )
@@ -64,7 +74,8 @@ def describe(problems: Sequence[Problem]) -> dict[str, Any]:
     found: dict[str, Any] = {"n": len(problems)}
     for k, part in enumerate(parts):
         found[part] = _hash(text[k] for text in texts)
-    found["in any order"] = _hash(sorted(map(repr, texts)))
+    found[COLUMNS] = _hash(map(_row_text, problems))
+    found[IN_ANY_ORDER] = _hash(sorted(map(repr, texts)))
     return found
 
 
@@ -80,6 +91,16 @@ def _rest(problem: Problem) -> str:
     return repr((found, shown))
 
 
+def _row_text(problem: Problem) -> str:
+    """Return all columns as text; their order does not matter."""
+    return json.dumps(problem.row, sort_keys=True, default=str)
+
+
+def _is_row_verified(problem: Problem) -> bool:
+    """Return whether the verifier gets the problem's row."""
+    return isinstance(problem.verify, UserFunction) and problem.verify.reads_row
+
+
 def _hash(texts: Iterable[str]) -> str:
     found = hashlib.sha256()
     for text in texts:
@@ -87,12 +108,16 @@ def _hash(texts: Iterable[str]) -> str:
     return found.hexdigest()[:16]
 
 
-def _difference(was: Any, now: Mapping[str, Any]) -> str:
-    """Return in words what changed."""
+def _difference(was: Any, now: Mapping[str, Any], are_rows_read: bool) -> str:
+    """Return in words what changed; "" if nothing did."""
     was = was if isinstance(was, dict) else {}
     if was.get("n") != now["n"]:
         return f"there were {was.get('n', 0)}, now there are {now['n']}"
-    if was.get("in any order") == now["in any order"]:
+    changed = [name for name in now if name not in (IN_ANY_ORDER, COLUMNS) and was.get(name) != now[name]]
+    if changed and was.get(IN_ANY_ORDER) == now[IN_ANY_ORDER]:
         return "they are in another order"
-    changed = [name for name in now if name != "in any order" and was.get(name) != now[name]]
-    return f"other {', '.join(changed)}".replace("other other", "other")
+    if changed:
+        return f"other {', '.join(changed)}".replace("other other", "other")
+    if are_rows_read and was.get(COLUMNS) != now[COLUMNS]:
+        return "other columns, which a reward function or the verifier reads"
+    return ""

@@ -172,8 +172,8 @@ def _open_in_folder(
     warn: Callable[[str], None],
 ) -> Run:
     """Return the run in this folder, which rank 0 has locked."""
-    all_problems = {"training": inputs.problems, "held-out": inputs.held_out}
-    found = ranks.on_rank0(lambda: _checkpoint_to_start_from(folder, recipe, resume, all_problems, warn))
+    all_problems = {problem_hash.TRAINING: inputs.problems, "held-out": inputs.held_out}
+    found = ranks.on_rank0(lambda: _checkpoint_to_start_from(folder, recipe, resume, all_problems, inputs.grader, warn))
     policy, trainer = open_policy_and_trainer(recipe, found, ranks, warn)
     run = Run(recipe, folder, inputs.method, inputs.problems, inputs.held_out, policy, trainer, lock, inputs.grader)
     counters = _restore(run, found) if found is not None else NOTHING_YET
@@ -200,6 +200,7 @@ def _checkpoint_to_start_from(
     recipe: Recipe,
     resume: bool,
     problems: Mapping[str, Sequence[Problem]],
+    grader: Grader,
     warn: Callable[[str], None],
 ) -> Path | None:
     """Return the checkpoint to resume from; None if there is none. Raise UserError if the run cannot start."""
@@ -208,7 +209,7 @@ def _checkpoint_to_start_from(
         return None
     checkpoint.put_back(folder.checkpoints)
     found = checkpoint_to_resume(folder, recipe, warn)
-    problem_hash.check_unchanged(folder, problems)
+    problem_hash.check_unchanged(folder, problems, grader)
     return found
 
 
