@@ -287,6 +287,34 @@ def test_stop_strings_and_limits_end_a_reply() -> None:
     run(work)
 
 
+def test_stop_strings_are_looked_for_in_sampled_text_only() -> None:
+    """Guards against an empty reply because a stop string is in the mark that the template has put at the prompt's end."""
+
+    class Opens(FakePolicy):
+        def opened(self, prompt: Prompt) -> str:
+            return "<think>\n"
+
+    async def work() -> None:
+        server = FakeServer(
+            open_policy=lambda cancellation, stop: Opens(lambda *_: "<think>\nI think so.</think>\n\nIt is 4. I think.")
+        )
+        for stream in (False, True):
+            for stop, reasoning, content in (
+                ("<think>", "I think so.", "It is 4. I think."),
+                ("think", "I", ""),
+                (". I", "I think so.", "It is 4"),
+                (["\n", "xyz"], "I think so.", ""),
+            ):
+                answer = await server.ask(model="m", stop=stop, stream=stream)
+                if stream:
+                    found = {name: joined(events(answer.text), name) for name in ("reasoning_content", "content")}
+                else:
+                    found = answer.json()["choices"][0]["message"]
+                assert (found["reasoning_content"].strip(), found["content"]) == (reasoning, content), (stream, stop)
+
+    run(work)
+
+
 def test_thinking_is_reasoning() -> None:
     """Guards against a final reply whose thinking is shown as its content."""
 

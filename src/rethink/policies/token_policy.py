@@ -120,6 +120,10 @@ class TokenPolicy(TrainedPolicy, ABC):
                 found[i] = Request(ids, n, prompt.seed, keep=prompt.images)
         return found
 
+    def opened(self, prompt: Prompt) -> str:
+        """Return the start of the replies that the template has put at the prompt's end, "<think>" say, or ""."""
+        return self.model.chat.reply_prefix(self.model.chat.encode(prompt.messages))
+
     def to_group(
         self, prompt: Prompt, prompt_ids: tuple[int, ...], replies: Sequence[Generation], sampling: Sampling
     ) -> Group:

@@ -28,6 +28,13 @@ class Streams(Protocol):
     def stream(self, prompt: Prompt, sampling: Sampling | None, on_text: Callable[[str], None]) -> Sample | None: ...
 
 
+@runtime_checkable
+class OpensReplies(Protocol):
+    """A policy that knows how the template begins its replies."""
+
+    def opened(self, prompt: Prompt) -> str: ...
+
+
 @dataclass(frozen=True)
 class Teller:
     """How to tell what is said: to whom, up to which stop strings, and with which marks of thinking."""
@@ -66,6 +73,7 @@ class PassPolicy(PolicyWrapper):
         self._is_plain = strategy.stages == (("solve", 1),)
         self._n_calls: Counter[str] = Counter()
         self._n_told: Counter[str] = Counter()
+        self._opened: dict[str, int] = {}  # by group: the length of what the template opens
 
     def groups(
         self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
@@ -119,7 +127,7 @@ class PassPolicy(PolicyWrapper):
 
         split = ThinkingSplit(emit, self.teller.marks)
         on_text = split.add if is_final else lambda text: emit("reasoning", text)
-        strings = StopStrings(self.teller.stop, on_text)
+        strings = StopStrings(self.teller.stop, on_text, self._n_opened(prompt))
 
         def end() -> None:
             strings.end()
@@ -140,8 +148,16 @@ class PassPolicy(PolicyWrapper):
 
     def _cut(self, sample: Sample) -> Sample:
         """Return the sample without the text from a stop string on; its tokens stay, because they were sampled."""
-        text = cut_at_stop(sample.text, self.teller.stop)
+        text = cut_at_stop(sample.text, self.teller.stop, self._n_opened(sample.prompt))
         return sample if text is None else replace(sample, text=text, stop="stop")
+
+    def _n_opened(self, prompt: Prompt) -> int:
+        """Return the length of what the template, not the model, has put at the start of the replies: an opening mark."""
+        if not self.teller.stop or not isinstance(self.policy, OpensReplies):
+            return 0
+        if prompt.group not in self._opened:
+            self._opened[prompt.group] = len(self.policy.opened(prompt))
+        return self._opened[prompt.group]
 
 
 def final_call(strategy: Strategy) -> tuple[str, int] | None:

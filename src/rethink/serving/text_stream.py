@@ -14,17 +14,25 @@ Emit = Callable[[Kind, str], None]
 
 
 class StopStrings:
-    """Passes text on up to the first stop string, which is the one that is complete first."""
+    """Passes text on up to the first stop string, which is the one that is complete first.
 
-    def __init__(self, stop: Sequence[str], emit: Callable[[str], None]) -> None:
+    The first `n_opened` characters are passed on without a search: the template has put them there, no model."""
+
+    def __init__(self, stop: Sequence[str], emit: Callable[[str], None], n_opened: int = 0) -> None:
         self.stop, self.emit = stop, emit
         self.found = False
+        self._n_opened = n_opened
         self._held = ""
 
     def add(self, piece: str) -> None:
         """Pass on what can be passed on; hold back what may be the beginning of a stop string."""
         if self.found:
             return
+        if self._n_opened:
+            opened, piece = piece[: self._n_opened], piece[self._n_opened :]
+            self._n_opened -= len(opened)
+            if opened:
+                self.emit(opened)
         text = self._held + piece
         ends = [(text.index(one) + len(one), text.index(one)) for one in self.stop if one in text]
         self.found = bool(ends)
@@ -40,10 +48,10 @@ class StopStrings:
             self.emit(held)
 
 
-def cut_at_stop(text: str, stop: Sequence[str]) -> str | None:
-    """Return the text before the first stop string; None if there is none."""
+def cut_at_stop(text: str, stop: Sequence[str], n_opened: int = 0) -> str | None:
+    """Return the text before the first stop string after the first `n_opened` characters; None if there is none."""
     kept: list[str] = []
-    strings = StopStrings(stop, kept.append)
+    strings = StopStrings(stop, kept.append, n_opened)
     strings.add(text)
     return "".join(kept) if strings.found else None
 
