@@ -86,9 +86,7 @@ class LivePolicy(TokenPolicy):
         requests = list(self.make_requests([prompt], 1, how).values())
         if not requests:
             return None
-        opened = self.model.chat.reply_prefix(requests[0].ids)
-        if opened:
-            on_text(opened)
+        _emit(on_text, self.model.chat.reply_prefix(requests[0].ids))
         call = self._submit(requests, how, watch=True)
         try:
             with self.cancellation.doing(lambda: self.engine.cancel(call)):
@@ -115,15 +113,20 @@ class LivePolicy(TokenPolicy):
         """Pass on a reply's text while it is sampled; return the reply, as far as a stop string let it come."""
         detokenizer = Detokenizer(self.model.chat)
         ids: list[int] = []
+        n_kept = max(map(len, self.stop), default=1) - 1
+        end = ""  # of the text so far: what a stop string may begin with
         for items in call.batches():
             for _, _, item in items:
                 if isinstance(item, Generation):
                     _emit(on_text, detokenizer.end(item.ids))
                     return item
                 ids.append(item)
-            _emit(on_text, detokenizer.add(ids))
-            if any(text in detokenizer.text for text in self.stop):
+            piece = detokenizer.add(ids)
+            _emit(on_text, piece)
+            end += piece
+            if any(text in end for text in self.stop):
                 break
+            end = end[max(0, len(end) - n_kept) :]
         unknown = float("nan")
         return Generation(ids, [unknown] * len(ids), stopped=True)
 

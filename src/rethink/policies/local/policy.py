@@ -168,6 +168,7 @@ class LocalPolicy(TokenPolicy):
         requests = list(self.make_requests([prompt], 1, how).values())
         if not requests:
             return None
+        _emit(on_text, self.model.chat.reply_prefix(requests[0].ids))
         detokenizer = Detokenizer(self.model.chat)
         finished: list[tuple[int, list[Generation]]] = []
         with self._graphs() as graphs:
