@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rethink.objectives import Update
+from rethink.objectives import Objective, Update
 from rethink.training.alarms import find_alarms
 from rethink.types import Group, Verdict
 from support.samples import make_sample
@@ -77,3 +77,11 @@ def group(*verdicts: Verdict, stop: str = "stop") -> Group:
 def test_an_update_says_why_it_trained_nothing(groups: list[Group], numbers: dict[str, float], alarm: str) -> None:
     """Guards against hours of training that change nothing, and say nothing."""
     assert find_alarms(Update("solve", (), groups=tuple(groups)), numbers) == ([alarm] if alarm else [])
+
+
+def test_equal_rewards_are_those_that_the_update_sees() -> None:
+    """Guards against "the gradient is 0" where the reason is that cut replies count as wrong."""
+    cut = (*group(WRONG), *group(RIGHT, stop="length"))
+    update = Objective(truncated="wrong").update("solve", [cut])
+    [alarm] = find_alarms(update, {"lr": 1e-6, "grad_norm": 0.0})
+    assert alarm.endswith("the replies to a prompt have equal rewards in every group (all are 0)")

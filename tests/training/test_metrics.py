@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from rethink.models.language_model import LanguageModel
-from rethink.objectives import PolicyGradient
+from rethink.objectives import Objective, PolicyGradient
 from rethink.policies.local import LocalPolicy
 from rethink.training.alarms import mismatches
 from rethink.training.losses.policy_gradient import compare_to_sampler
 from rethink.training.metrics import Statistics, describe_groups
 from rethink.types import Sample, Sampling, Verdict
+from support.method_runs import only_part
 from support.samples import apply, make_prompt, make_sample, make_trainer
 
 RIGHT, WRONG, NOT_GRADED = Verdict(True), Verdict(False), Verdict(None)
@@ -89,6 +90,22 @@ def test_groups_by_hand() -> None:
         "n_samples": 5,
         "n_not_graded": 1,
     }
+
+
+def test_groups_of_equal_rewards_are_those_that_the_update_sees() -> None:
+    """Guards against a share of the rewards before they change: the cut reply of the first group counts as wrong, and
+    the long one of the second loses a half; both groups hide that from their verdicts."""
+    cut = (make_sample((5, 1), verdict=WRONG), make_sample((5, 6), verdict=RIGHT, stop="length"))
+    sampling = Sampling(max_tokens=4)
+    long = tuple(replace(make_sample((5,) * n, verdict=RIGHT), sampling=sampling) for n in (2, 3))
+    expected = {("keep", 0): 0.5, ("wrong", 0): 1.0, ("keep", 2): 0.0, ("wrong", 2): 0.5}
+    for (truncated, buffer), share in expected.items():
+        objective = Objective(truncated=truncated, overlong_buffer=buffer)  # type: ignore[arg-type]
+        update = objective.update("solve", [cut, long])
+        found = describe_groups(update.groups, update.rewards)
+        assert found["zero_std_groups_frac"] == share, (truncated, buffer)
+        assert found["reward"] == 0.75
+        assert sum(map(bool, only_part(update).advantages)) == 4 * (1 - share)
 
 
 def test_metrics_without_samples_are_nan() -> None:

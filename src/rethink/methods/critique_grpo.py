@@ -70,7 +70,7 @@ class CritiqueGRPO:
             for sample in best:
                 members.append(replace(actors.policy.reprompt(sample, ask), index=len(members)))
             joined.append(tuple(members))
-        update = self.solve.update_from_pairs("solve", self.solve.pairs(joined), groups, self.shaping)
+        update = self.solve.update_from_pairs("solve", self.solve.pairs(joined), groups, self.shaping, joined)
         right = [float(bool(sample.right)) for sample in kept]
         yield replace(update, metrics={"n_kept": len(kept), "kept_right_frac": mean(right)})
 

@@ -77,7 +77,12 @@ class LearnToMerge:
         places = {problem.id: place for place, problem in enumerate(problems)}
         groups = sorted(filter(None, [*solved, *merged]), key=lambda group: places[group[0].problem.id])
         yield replace(
-            first, name="solve+merge", parts=first.parts + second.parts, groups=tuple(groups), metrics=metrics
+            first,
+            name="solve+merge",
+            parts=first.parts + second.parts,
+            groups=tuple(groups),
+            metrics=metrics,
+            rewards=first.rewards + second.rewards,
         )
 
     def ask_to_merge(self, actors: Actors, pools: Sequence[Group], number: int) -> list[Prompt]:

@@ -67,8 +67,8 @@ class PAG:
             drawn += [*checks, *answers]
             by_verifier += checks
             by_policy += [self.with_bonus(group) for group in answers]
-        pairs = self.solve.pairs(by_policy) + self.solve.pairs(by_verifier)
-        update = self.solve.update_from_pairs("pag", in_problem_order(pairs, problems), drawn)
+        pairs = in_problem_order(self.solve.pairs(by_policy) + self.solve.pairs(by_verifier), problems)
+        update = self.solve.update_from_pairs("pag", pairs, drawn, rewarded=[*by_policy, *by_verifier])
         yield replace(update, metrics=describe_checks(actors.prompts, by_verifier, self.wrong))
 
     def check(self, actors: Actors, answers: Sequence[Group]) -> list[Group]:

@@ -74,7 +74,7 @@ class RLTF:
         for firsts, seconds in zip(solved, retried, strict=True):
             drawn += [firsts, seconds]
             reinforced += [self.with_returns(firsts, second_tries), seconds]
-        update = self.solve.update_from_pairs("solve", self.solve.pairs(reinforced), drawn)
+        update = self.solve.update_from_pairs("solve", self.solve.pairs(reinforced), drawn, rewarded=reinforced)
         metrics = {"first_accuracy": accuracy(solved), "second_accuracy": accuracy(retried)}
         if self.imitation_coef:
             part = self.imitation_of(actors, solved, retried)

@@ -108,6 +108,7 @@ class SCoRe:
             name="score",
             parts=of_firsts.parts + of_seconds.parts,
             groups=(*solved, *refined),
+            rewards=of_firsts.rewards + of_seconds.rewards,
             metrics={"stage": 1 if is_first_stage else 2, "gain": mean(gains)},
         )
 

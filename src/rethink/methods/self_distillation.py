@@ -92,11 +92,13 @@ class SelfDistillation:
         samples = tuple(sample for sample, _ in hinted)
         read = tuple(actors.policy.reprompt(sample, prompt) for sample, prompt in hinted)
         parts: list[Part] = [Distill(samples, read, self.divergence, self.teacher, 1 - self.lam)]
+        rewards: tuple[tuple[float, ...], ...] = ()
         if self.lam:
-            (reinforced,) = self.solve.update("solve", solved).parts
+            update = self.solve.update("solve", solved)
+            (reinforced,), rewards = update.parts, update.rewards
             assert isinstance(reinforced, PolicyGradient)
             parts.append(replace(reinforced, coefficient=self.lam))
-        return Update("solve", tuple(parts), self.solve.n_steps, groups=tuple(solved))
+        return Update("solve", tuple(parts), self.solve.n_steps, groups=tuple(solved), rewards=rewards)
 
     def sampled(self, actors: Actors, solved: Sequence[Group], hinted: Hinted) -> Update:
         """Return an update with one advantage per token."""

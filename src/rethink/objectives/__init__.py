@@ -5,7 +5,7 @@ from rethink.objectives.objective import Objective, objectives_of
 from rethink.objectives.parts import Advantage, Imitate, Part, PolicyGradient, Prefer
 from rethink.objectives.presets import preset
 from rethink.objectives.surrogates import CISPO, GMPO, SAPO, AdvantageAwareShaping, Clip, Shaping, Surrogate
-from rethink.objectives.update import Update, split_into_steps
+from rethink.objectives.update import Update, rewards_by_group, split_into_steps
 
 __all__ = [
     "CISPO",
@@ -26,5 +26,6 @@ __all__ = [
     "Update",
     "objectives_of",
     "preset",
+    "rewards_by_group",
     "split_into_steps",
 ]

@@ -104,9 +104,10 @@ class Objective:
         pairs: Sequence[tuple[Sample, Advantage]],
         groups: Sequence[Group],
         shaping: Shaping | None = None,
+        rewarded: Sequence[Group] | None = None,
     ) -> Update:
         """Return an update from samples and their advantages (one per sample, or one per token). `groups` holds all
-        samples, also those that are not trained."""
+        samples, also those that are not trained; `rewarded` the groups that the advantages come from, if it is others."""
         part = PolicyGradient(
             tuple(sample for sample, _ in pairs),
             tuple(advantage for _, advantage in pairs),
@@ -117,7 +118,8 @@ class Objective:
             kl_estimator=self.kl_estimator,
             entropy_coef=self.entropy_coef,
         )
-        return Update(name, (part,), n_steps=self.n_steps, groups=tuple(groups))
+        rewards = tuple(map(self._rewards, groups if rewarded is None else rewarded))
+        return Update(name, (part,), n_steps=self.n_steps, groups=tuple(groups), rewards=rewards)
 
     def pairs(self, groups: Sequence[Group]) -> list[tuple[Sample, float]]:
         """Return the samples of an update's groups that enter the loss, with their advantages.
@@ -128,7 +130,7 @@ class Objective:
         for group in groups:
             if self.useful(group):
                 kept.append([s for s in group if s.reward is not None])
-                rewards_P_G.append([self._reward(s) for s in kept[-1]])
+                rewards_P_G.append(list(self._rewards(group)))
         pairs = []
         for samples, advantages_G in zip(kept, advantages(self.advantage, rewards_P_G, self.pass_k), strict=True):
             for sample, advantage in zip(samples, advantages_G, strict=True):
@@ -139,7 +141,7 @@ class Objective:
     def useful(self, group: Group) -> bool:
         """Return whether the group has enough rewards for a baseline, and is not dropped for equal rewards."""
         self._check_k(group)
-        rewards_G = [self._reward(s) for s in group if s.reward is not None]
+        rewards_G = self._rewards(group)
         if len(rewards_G) < smallest_group(self.advantage):
             return False
         return self.zero_std_groups == "keep" or subsets_differ(rewards_G, max(1, self.pass_k))
@@ -204,6 +206,10 @@ class Objective:
         for sample, _ in pairs:
             longest = max(longest, sample.sampling.max_tokens)
         return self.constant_length or longest
+
+    def _rewards(self, group: Group) -> tuple[float, ...]:
+        """Return the rewards of the graded samples, as the settings change them."""
+        return tuple(self._reward(sample) for sample in group if sample.reward is not None)
 
     def _reward(self, sample: Sample) -> float:
         assert sample.reward is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rethink.objectives.parts import Part
@@ -15,6 +15,8 @@ class Update:
 
     `groups` holds all samples drawn for the update, trained or not, for the metrics. Samples of an older policy version are
     an error unless `on_policy` is False. `metrics` holds numbers of the method, which are logged as `method/NAME`.
+    `rewards` holds the rewards that the advantages were computed from, by group: those of the samples, as settings
+    (`truncated`, `overlong_buffer`) and the method change them. Without it, the samples' own count.
 
     >>> from rethink.objectives import PolicyGradient
     >>> from rethink.policies.fake import FakePolicy
@@ -35,6 +37,7 @@ class Update:
     on_policy: bool = True
     groups: tuple[Group, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
+    rewards: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.parts, tuple):
@@ -49,6 +52,14 @@ class Update:
                 part.check()
             except ValueError as err:
                 raise ValueError(f"update {self.name!r}: {err}") from err
+
+
+def rewards_by_group(groups: Sequence[Group], rewards: Sequence[tuple[float, ...]] = ()) -> list[tuple[float, ...]]:
+    """Return the rewards of each group that has any: those of an update (`Update.rewards`), or else the samples' own."""
+    found = list(rewards)
+    for group in () if rewards else groups:
+        found.append(tuple(sample.reward for sample in group if sample.reward is not None))
+    return list(filter(None, found))
 
 
 def split_into_steps(part: Part, n_steps: int) -> list[Part]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from rethink.evaluation.bounds import GOLD, count_kinds, kind_of
-from rethink.objectives import Update
+from rethink.objectives import Update, rewards_by_group
 from rethink.types import Group, Sample
 
 LIMITS = {"mismatch/prob_gap": 0.01, "mismatch/exp_log_prob_gap": 1.05, "mismatch/kl": 1e-3}
@@ -85,14 +86,11 @@ def _why_nothing(update: Update, numbers: Mapping[str, float], reasons: Sequence
     n_cut = sum(sample.stop == "length" for sample in samples)
     if 2 * n_cut > len(samples):
         causes.append(f"{n_cut} of {len(samples)} replies were cut at max_tokens")
-    if not any(len(_rewards_of(group)) > 1 for group in update.groups):
-        values = _rewards_of(samples)
+    rewards = rewards_by_group(update.groups, update.rewards)
+    if not any(len(set(group)) > 1 for group in rewards):
+        values = set(chain.from_iterable(rewards))
         shown = f"all are {values.pop():g}" if len(values) == 1 else "they differ between groups only"
         causes.append(f"the replies to a prompt have equal rewards in every group ({shown})")
     if reasons:
         causes.append(f"{len(reasons)} of {len(samples)} replies were not graded (first reason: {reasons[0]})")
     return "; ".join(causes) or "the gradient is 0"
-
-
-def _rewards_of(samples: Sequence[Sample]) -> set[float]:
-    return {sample.reward for sample in samples if sample.reward is not None}

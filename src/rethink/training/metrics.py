@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from rethink.objectives import rewards_by_group
 from rethink.types import Group
 
 
@@ -51,12 +52,13 @@ class Statistics:
         return dict(sorted({**means, **self.totals, **self.largest, **self.last}.items()))
 
 
-def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
-    """Return mean reward and its terms, accuracy, truncation, entropy [nats] and length [tokens] of an update's samples."""
+def describe_groups(groups: Sequence[Group], learned_from: Sequence[tuple[float, ...]] = ()) -> dict[str, float]:
+    """Return mean reward and its terms, accuracy, truncation, entropy [nats] and length [tokens] of an update's samples.
+
+    `learned_from` has the rewards that the update learns from, by group, if they are not the samples' own."""
     rewards: list[float] = []
     terms: dict[str, list[float]] = {}
     verdicts: list[float] = []
-    zero_std: list[float] = []
     truncated: list[float] = []
     log_probs: list[float] = []
     lengths: list[int] = []
@@ -65,7 +67,6 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
     n_not_graded = 0
     has_refinements = False
     for group in groups:
-        rewards_of_group: set[float] = set()
         for sample in group:
             truncated.append(float(sample.stop == "length"))
             lengths.append(len(sample.ids))
@@ -75,7 +76,6 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
             if sample.reward is None:
                 n_not_graded += sample.verdict is not None
             else:
-                rewards_of_group.add(sample.reward)
                 rewards.append(sample.reward)
             for term in sample.terms:
                 if term.value is not None:
@@ -89,12 +89,11 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
                 damaged.append(float(not sample.right))
             elif draft is not None:
                 fixed.append(float(sample.right))
-        if rewards_of_group:
-            zero_std.append(float(len(rewards_of_group) < 2))
+    compared = rewards_by_group(groups, learned_from)
     numbers = {
         "reward": _mean(rewards),
         "accuracy": _mean(verdicts),
-        "zero_std_groups_frac": _mean(zero_std),
+        "zero_std_groups_frac": _mean([float(len(set(group)) < 2) for group in compared]),
         "truncated_frac": _mean(truncated),
         "entropy_nats": -_mean(log_probs),  # the mean of -log p over sampled tokens is unbiased
         "length_tokens": _mean(lengths),

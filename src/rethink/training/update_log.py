@@ -53,7 +53,7 @@ class UpdateLog:
             "phase": update.name,
         }
         if update.groups:
-            record |= describe_groups(update.groups)
+            record |= describe_groups(update.groups, update.rewards)
         record |= numbers
         for name, value in update.metrics.items():
             record[f"method/{name}"] = value
