@@ -84,7 +84,7 @@ def test_the_columns_of_an_update() -> None:
     written = {*describe_groups([(graded,)]), "fix", "damage", *Meter().read_and_reset(), *statistics()}
     written |= keys_of_record(PACKAGE / "training" / "update_log.py", "write")
     written |= keys_of_record(PACKAGE / "training" / "one_step_off_policy.py", "train")
-    placeholders = {"reward/NAME", "method/NAME", "lag/..."}
+    placeholders = {"reward/NAME", "accuracy/turn_N", "method/NAME", "lag/..."}
     assert named_under("metrics.jsonl: an update") == written | placeholders
 
 

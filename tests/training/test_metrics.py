@@ -129,4 +129,17 @@ def test_fix_and_damage_by_hand() -> None:
     metrics = describe_groups([(refinement(RIGHT, RIGHT),)])
     assert math.isnan(metrics["fix"])
     assert metrics["damage"] == 0.0
-    assert not {"fix", "damage"} & describe_groups([(make_sample((5, 1), verdict=RIGHT),)]).keys()
+    assert not {"fix", "damage", "accuracy/turn_2"} & describe_groups([(make_sample((5, 1), verdict=RIGHT),)]).keys()
+
+
+def test_accuracy_by_turn_by_hand() -> None:
+    """Guards against a gain per turn that nobody sees in a method that trains all turns together, checks between two
+    answers that count as a turn, and ungraded replies that count as wrong."""
+    firsts = [make_sample((5, 1), verdict=verdict) for verdict in (RIGHT, WRONG, WRONG, NOT_GRADED)]
+    seconds = [make_sample((5, 1), verdict=RIGHT, draft=first) for first in firsts]
+    checks = [make_sample((5, 1), draft=second) for second in seconds]
+    thirds = [make_sample((5, 1), verdict=verdict, draft=checks[n]) for n, verdict in enumerate((WRONG, RIGHT))]
+    metrics = describe_groups([tuple(turn) for turn in (firsts, seconds, checks, thirds)])
+    by_turn = {name: value for name, value in metrics.items() if name.startswith("accuracy/")}
+    assert by_turn == pytest.approx({"accuracy/turn_1": 1 / 3, "accuracy/turn_2": 1.0, "accuracy/turn_3": 0.5})
+    assert "accuracy/turn_2" not in describe_groups([tuple(seconds)])  # one turn alone: `accuracy` has it

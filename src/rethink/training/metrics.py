@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from rethink.objectives import rewards_by_group
-from rethink.types import Group
+from rethink.types import REFINING, Group, Sample
 
 
 class Statistics:
@@ -104,7 +104,31 @@ def describe_groups(groups: Sequence[Group], learned_from: Sequence[tuple[float,
         numbers[name] = _mean(values)
     if has_refinements:
         numbers |= {"fix": _mean(fixed), "damage": _mean(damaged)}
-    return numbers
+    return numbers | _accuracy_by_turn(groups)
+
+
+def _accuracy_by_turn(groups: Sequence[Group]) -> dict[str, float]:
+    """Return the accuracy of each turn, if there are several: of first answers, of revisions of these, and so on.
+
+    Replies between two answers, such as checks, are no turns. Merged answers have no turn: they revise no single one."""
+    rights: dict[int, list[float]] = {}
+    for group in groups:
+        for sample in group:
+            is_merged = sample.prompt.draft is None and sample.prompt.phase in REFINING
+            if sample.right is not None and not is_merged:
+                rights.setdefault(_turn(sample), []).append(float(sample.right))
+    if len(rights) < 2:
+        return {}
+    return {f"accuracy/turn_{number}": _mean(values) for number, values in sorted(rights.items())}
+
+
+def _turn(sample: Sample) -> int:
+    """Return the number of a graded reply in its chain of graded replies, from 1."""
+    number, draft = 1, sample.prompt.draft
+    while draft is not None:
+        number += draft.verdict is not None
+        draft = draft.prompt.draft
+    return number
 
 
 def _mean(values: Sequence[float]) -> float:
