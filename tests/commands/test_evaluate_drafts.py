@@ -58,7 +58,7 @@ def test_drafts_in_a_folder_of_shards(rethink: Rethink, tmp_path: Path) -> None:
     for n in range(2):
         row = {"question": f"{n}+1?", "answer": [str(n + 1), "x"], "response": [f"\\boxed{{{n + 1}}}", "\\boxed{9}"]}
         (tmp_path / "shards" / f"part-{n}.json").write_text(json.dumps([row]))
-    found = rethink("eval", "tiny", *PLAIN, *SAMPLING, "--drafts", "shards", "evaluation.n=2", "--out", "a")
+    found = rethink("eval", "tiny", *PLAIN, *SAMPLING, "--drafts", "shards", "--out", "a")
     assert found.code == 0, found.err
     answers = read_answers(tmp_path / "a" / "answers.jsonl")
     assert [(a.problem, a.firsts[0].right) for a in answers] == [
@@ -119,7 +119,7 @@ def test_refinements_of_drafts_may_quote_them(rethink: Rethink, tmp_path: Path, 
     drafts = ["\\boxed{3}", "Not \\boxed{3} but \\boxed{4}"]
     (tmp_path / "d.jsonl").write_text(json.dumps({"question": "2 + 2?", "answer": "4", "response": drafts}))
     endpoint.script = lambda asked: completion("The earlier answer \\boxed{3} is wrong; it is \\boxed{4}.")
-    shown = rethink("eval", "m", "--endpoint", endpoint.url, "--drafts", "d.jsonl", "evaluation.n=2", "--out", "e")
+    shown = rethink("eval", "m", "--endpoint", endpoint.url, "--drafts", "d.jsonl", "--out", "e")
     assert shown.code == 0, shown.err
     numbers = numbers_of(tmp_path / "e", "d.jsonl")
     assert (numbers["solve"]["accuracy"]["value"], numbers["fix"]["value"]) == (0, 1)

@@ -77,6 +77,15 @@ def test_an_evaluation_takes_settings_that_it_follows(setting: str) -> None:
     assert resolve("tiny", ["countdown"], setting.split(), "demo-think-twice").model.path == "tiny"
 
 
+def test_drafts_say_how_many_attempts_there_are(tmp_path: Path) -> None:
+    """Guards against `evaluation.n=4` that does nothing; in a recipe, it is for evaluations without drafts."""
+    drafts = tmp_path / "d.jsonl"
+    with pytest.raises(UserError, match=r"evaluation\.n=4 has no effect with --drafts.*evaluation\.n_refine=N"):
+        resolve("tiny", [], ["evaluation.n=4"], "", drafts)
+    assert resolve("tiny", [], ["evaluation.n_refine=2"], "", drafts).evaluation.n_refine == 2
+    assert resolve("tiny", [], [], "thinktwice-protocol", drafts).evaluation.n > 1
+
+
 def test_a_judge_samples_with_the_sampling_of_the_recipe() -> None:
     """Guards against refusing `sampling`, which only a judge uses."""
     settings = ["judge.path=tiny", "evaluation.strategy='best:2'", "sampling.max_tokens=24"]

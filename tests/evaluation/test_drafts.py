@@ -378,6 +378,8 @@ def test_drafts_from_python_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     before = kept.read_text()
     with pytest.raises(UserError, match="p has no drafts; evaluate the problems that load_drafts returns"):
         evaluate(FakePolicy(lambda *_: "4"), [*problems, problem("p")], drafts=drafts, file=kept)
+    with pytest.raises(UserError, match=r"settings\.n = 2 has no effect with drafts"):
+        evaluate(FakePolicy(lambda *_: "4"), problems, AnswerSettings(n=2), drafts=drafts, file=kept)
     assert kept.read_text() == before
     with pytest.raises(UserError, match="is an evaluation of ours: give its problems"):
         load_drafts(kept)

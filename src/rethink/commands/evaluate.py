@@ -21,7 +21,7 @@ from rethink.commands.console import (
     warn,
 )
 from rethink.commands.tables import tables
-from rethink.commands.typed_settings import refuse_contradictions, refuse_without_effect
+from rethink.commands.typed_settings import refuse_contradictions, refuse_with_drafts, refuse_without_effect
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, is_answers_file, unmeasured
 from rethink.evaluation.baselines import kind_of_baseline, missing_baselines
@@ -304,6 +304,8 @@ def resolve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str,
     if resolved.evaluation.problems is None or not resolved.evaluation.problems.source:
         raise UserError("no problems: name a suite or a file with --on, or give answers with --drafts")
     refuse_without_effect(settings, resolved)
+    if drafts is not None:
+        refuse_with_drafts(settings)
     return name_checkpoints(resolved, print_note)
 
 

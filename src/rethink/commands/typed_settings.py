@@ -86,6 +86,16 @@ def refuse_without_effect(settings: Sequence[str], recipe: Recipe, unused: Seque
             raise UserError(f"{word} has no effect: the model runs at {recipe.endpoint.url}")
 
 
+def refuse_with_drafts(settings: Sequence[str]) -> None:
+    """Raise UserError for a setting that given drafts leave without effect."""
+    for word in settings:
+        if word.partition("=")[0].strip().lstrip("+") == "evaluation.n":
+            raise UserError(
+                f"{word} has no effect with --drafts: a problem gets as many attempts as it has drafts. To refine each of "
+                "them several times, write evaluation.n_refine=N"
+            )
+
+
 def _unread(recipe: Recipe) -> Iterator[str]:
     """Yield messages about settings of problems and of the judge that nothing reads."""
     if recipe.evaluation.problems is not None:

@@ -116,9 +116,10 @@ def evaluate(
     r"""Return the strategies' graded answers to all problems; with `file`, also write them there, replacing its contents.
 
     The default strategy answers each problem once, greedily, and then refines the answer. `drafts` by problem id, as
-    `load_drafts` returns them, replace the answers that strategies start from. Answers are ordered by problem, then
-    attempt, then strategy. `summarize` turns those of one strategy into accuracies with intervals. Raise UserError for an
-    unknown strategy, and for a problem without drafts if there are any.
+    `load_drafts` returns them, replace the answers that strategies start from: a problem gets as many attempts as it has
+    drafts. Answers are ordered by problem, then attempt, then strategy. `summarize` turns those
+    of one strategy into accuracies with intervals. Raise UserError for an unknown strategy, for a problem without drafts
+    if there are any, and then for `settings.n` above 1.
 
     >>> from rethink import AnswerSettings, Problem, evaluate, summarize
     >>> from rethink.policies.fake import FakePolicy
@@ -138,6 +139,11 @@ def evaluate(
     if not all(isinstance(problem, Problem) for problem in problems):
         raise UserError(
             "evaluate needs problems; make them from a data set with rethink.load_problems(SOURCE, rows=...)"
+        )
+    if drafts is not None and settings.n > 1:
+        raise UserError(
+            f"settings.n = {settings.n} has no effect with drafts: a problem gets as many attempts as it has drafts; leave "
+            "n at 1 (n_refine refines each draft several times)"
         )
     spec = EvaluationSpec(problems, parse_all(settings.strategy), settings.n, settings.batch_size, drafts)
     spec.check()
