@@ -72,8 +72,8 @@ def describe(tally: Tally, settings: GradeSettings) -> str:
     """Return the summary as text with tables."""
     lines = [["", "rows", "right", "wrong", "not graded", "accuracy of graded"]]
     for name, counts in sorted(tally.groups.items()) if settings.by else ():
-        lines.append(_counts(name, counts, _accuracy(counts, tally.rows[name])))
-    lines.append(_counts("all", tally.verdicts, _accuracy(tally.verdicts, _all_rows(tally))))
+        lines.append(_counts(name, counts, _accuracy(counts, tally.problems[name])))
+    lines.append(_counts("all", tally.verdicts, _accuracy(tally.verdicts, _all_problems(tally))))
     note = f"\n{ACCURACY_NOTE}" if tally.not_graded else ""
     parts = [align_columns(lines) + note]
     if tally.not_graded:
@@ -95,9 +95,11 @@ def describe(tally: Tally, settings: GradeSettings) -> str:
 
 def summarize(tally: Tally, settings: GradeSettings) -> Record:
     """Return the numbers of the summary as a record: counts and accuracies, of all rows and of each group."""
-    record: Record = {"n": tally.verdicts.total(), **_numbers(tally.verdicts, _all_rows(tally))}
+    record: Record = {"n": tally.verdicts.total(), **_numbers(tally.verdicts, _all_problems(tally))}
     if settings.by:
-        record["groups"] = {name: _numbers(counts, tally.rows[name]) for name, counts in sorted(tally.groups.items())}
+        record["groups"] = {
+            name: _numbers(counts, tally.problems[name]) for name, counts in sorted(tally.groups.items())
+        }
     record["not_graded_by_kind"] = dict(tally.not_graded.most_common())
     record["reasons"] = dict(tally.reasons.most_common())
     if settings.against:
@@ -107,21 +109,21 @@ def summarize(tally: Tally, settings: GradeSettings) -> Record:
     return record
 
 
-def _numbers(counts: Counter[str], rows: Counter[tuple[int, int]]) -> Record:
+def _numbers(counts: Counter[str], problems: Counter[tuple[int, int]]) -> Record:
     right, wrong, not_graded = (counts[verdict] for verdict in VERDICTS)
-    accuracy = asdict(_accuracy(counts, rows))
+    accuracy = asdict(_accuracy(counts, problems))
     return {"right": right, "wrong": wrong, "not_graded": not_graded, "accuracy_of_graded": accuracy}
 
 
-def _accuracy(counts: Counter[str], rows: Counter[tuple[int, int]]) -> Estimate:
-    """Return the accuracy of graded replies. Those of one row are not independent."""
-    return clustered_rate(rows, counts["not graded"])
+def _accuracy(counts: Counter[str], problems: Counter[tuple[int, int]]) -> Estimate:
+    """Return the accuracy of graded replies. Those to one problem are not independent."""
+    return clustered_rate(problems, counts["not graded"])
 
 
-def _all_rows(tally: Tally) -> Counter[tuple[int, int]]:
+def _all_problems(tally: Tally) -> Counter[tuple[int, int]]:
     found: Counter[tuple[int, int]] = Counter()
-    for rows in tally.rows.values():
-        found.update(rows)
+    for problems in tally.problems.values():
+        found.update(problems)
     return found
 
 

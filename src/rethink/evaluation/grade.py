@@ -69,8 +69,9 @@ class GradeSettings:
 
 @dataclass
 class Tally:
-    """Counts over the records of a file, which may be too large to keep. By group, `rows` counts the rows by their numbers
-    of (right, graded) replies.
+    """Counts over the records of a file, which may be too large to keep. By group, `problems` counts the problems by their
+    numbers of (right, graded) replies: a row is a problem, unless it names one (`Row.problem`), as in the logs of other
+    tools.
 
     `locations` holds the location of the first row that was not graded for a reason. `disagreements` are the first ones.
     `n_readable` counts the rows that have a reply and a gold answer, `n_without_answer` the wrong replies without an
@@ -81,7 +82,7 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     not_graded: Counter[str] = field(default_factory=Counter)
     groups: dict[str, Counter[str]] = field(default_factory=dict)
-    rows: dict[str, Counter[tuple[int, int]]] = field(default_factory=dict)
+    problems: dict[str, Counter[tuple[int, int]]] = field(default_factory=dict)
     against: Counter[tuple[str, str]] = field(default_factory=Counter)
     disagreements: list[Record] = field(default_factory=list)
     n_disagreements: int = 0
@@ -89,6 +90,7 @@ class Tally:
     n_readable: int = 0
     n_without_answer: int = 0
     _in_row: tuple[int, int] = (0, 0)
+    _by_name: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
 
     def add(self, record: Record) -> None:
         verdict = record["verdict"]
@@ -106,7 +108,7 @@ class Tally:
         self.n_without_answer += verdict == "wrong" and record["extracted"] is None
         group = record.get("group", "")
         self.groups.setdefault(group, Counter())[verdict] += 1
-        self._count_in_row(self.rows.setdefault(group, Counter()), verdict, is_first=not record.get("reply"))
+        self._count_for_problem(record, group)
         if "against" in record:
             other = record["against"]
             self.against[verdict, other] += 1
@@ -115,13 +117,19 @@ class Tally:
                 if self.n_disagreements <= N_DISAGREEMENTS:
                     self.disagreements.append(record)
 
-    def _count_in_row(self, rows: Counter[tuple[int, int]], verdict: str, is_first: bool) -> None:
-        """Count a reply of the same row as the one before, unless it is the row's first."""
-        n_right, n_graded = (0, 0) if is_first else self._in_row
-        if not is_first:
-            rows[self._in_row] -= 1
-        self._in_row = (n_right + (verdict == "right"), n_graded + (verdict != "not graded"))
-        rows[self._in_row] += 1
+    def _count_for_problem(self, record: Record, group: str) -> None:
+        """Count a reply to the problem that its row names, or to that of the same row."""
+        problems, name = self.problems.setdefault(group, Counter()), record.get("problem")
+        before = self._in_row if record.get("reply") else None
+        if name is not None:
+            before = self._by_name.get((group, name))
+        if before is not None:
+            problems[before] -= 1
+        n_right, n_graded = before or (0, 0)
+        self._in_row = n_right + (record["verdict"] == "right"), n_graded + (record["verdict"] != "not graded")
+        problems[self._in_row] += 1
+        if name is not None:
+            self._by_name[group, name] = self._in_row
 
 
 def grade_rows(rows: Iterable[Row], settings: GradeSettings) -> Iterator[Record]:
@@ -177,6 +185,8 @@ def _records(row: Row, settings: GradeSettings) -> list[Record]:
             if isinstance(value, int | str):
                 record[name] = value
         record |= {"verdict": str(verdict), "extracted": verdict.extracted, "reason": verdict.reason}
+        if row.problem:
+            record["problem"] = row.problem
         if location:
             record["location"] = location
         if verdict.score is not None:

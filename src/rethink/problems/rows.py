@@ -42,7 +42,8 @@ class Columns:
 class Row:
     """One row of a file or data set: its location for messages ("file.jsonl, row 3"), its values, and its number from 0.
 
-    A row that could not be read has no values; `broken` says why. Paths in it are relative to `folder`.
+    A row that could not be read has no values; `broken` says why. Paths in it are relative to `folder`. `problem` is the id
+    of the problem that its replies belong to, if others have replies to it, too: other tools log a row per reply.
     """
 
     location: str
@@ -50,6 +51,7 @@ class Row:
     n: int = 0
     broken: str = ""
     folder: Path | None = None
+    problem: str = ""
 
     def value(self, names: str) -> Any:
         """Return the value of a column. Raise UserError if there is no such column."""

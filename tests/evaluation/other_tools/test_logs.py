@@ -13,10 +13,12 @@ import pytest
 
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, count_not_graded
+from rethink.evaluation.grade import GradeSettings, Tally, grade_rows
 from rethink.evaluation.other_tools import find_log, inspect_ai, lighteval, lm_eval, reply_rows
 from rethink.evaluation.other_tools.answers import answers_of
 from rethink.evaluation.other_tools.archive import open_archive
 from rethink.evaluation.other_tools.scored import score_of
+from rethink.problems import mathematics
 
 
 def answers(path: Path, *metrics: str) -> list[Answer]:
@@ -292,3 +294,22 @@ def test_rows_have_a_column_per_score(logs: Path) -> None:
     assert len(list(reply_rows(logs / "after.json"))) == 7
     with pytest.raises(UserError, match="has no replies: log-likelihoods"):
         next(reply_rows(next((logs / "lm-eval" / "before").glob("samples_pick*"))))
+
+
+def test_epochs_are_replies_to_one_problem(logs: Path) -> None:
+    """Guards against intervals that take the epochs of a sample as different problems: they come in two passes here."""
+    settings = GradeSettings(mathematics.FORMAT, "answer", "response", lenient=True)
+    for file in ("before.eval", "after.json"):
+        tally, together = Tally(), Tally()
+        records = list(grade_rows(reply_rows(logs / file, strict=False), settings))
+        names = [record["problem"] for record in records]
+        assert sorted(names) == sorted([f"sums/sum-{i}" for i in range(1, 5)] * 2)
+        by_problem: dict[str, list[str]] = {}
+        for record in records:
+            tally.add(record)
+            by_problem.setdefault(record["problem"], []).append(record["verdict"])
+        for n, verdicts in enumerate(by_problem.values()):  # as a row with a list of replies
+            for k, verdict in enumerate(verdicts):
+                together.add({"row": n, "reply": k, "verdict": verdict, "reason": "", "extracted": ""})
+        assert +tally.problems[""] == +together.problems[""]
+        assert sum((+tally.problems[""]).values()) == 4

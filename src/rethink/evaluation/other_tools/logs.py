@@ -82,6 +82,7 @@ def _rows_of(log: Log, strict: bool) -> Iterator[Row]:
         raise UserError(f"{log.path} has no replies: {found[0].shown[:80] or found[0].error}")
     for n, scored in enumerate(found):
         location = f"{log.path}, {scored.task} {scored.doc}"
+        problem = f"{scored.task}/{scored.doc}"
         values: dict[str, Any] = {
             "question": scored.question,
             "answer": scored.gold,
@@ -93,9 +94,9 @@ def _rows_of(log: Log, strict: bool) -> Iterator[Row]:
         for name, value in scored.scores.items():
             values[f"score.{name}" if name in values else name] = _plain_score(value)
         if scored.replies:
-            yield Row(location, values, n)
+            yield Row(location, values, n, problem=problem)
         elif not strict:
-            yield Row(location, values, n, f"{location}: {scored.error or 'no reply'}")
+            yield Row(location, values, n, f"{location}: {scored.error or 'no reply'}", problem=problem)
 
 
 def _plain_score(value: Any) -> Any:
