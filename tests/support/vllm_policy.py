@@ -23,7 +23,7 @@ QUESTIONS = ["3 7 5 -> 26", "2 -> 2", "1 1 -> 1", "3 7 -> 1", "4 -> 4"]
 PROMPTS = [make_prompt(question) for question in QUESTIONS]
 
 PUBLISH = [
-    *("/pause", "/init_weight_transfer_engine", "/start_weight_update", "/update_weights"),
+    *("/pause", "/init_weight_transfer_engine", "/update_weight_version", "/start_weight_update", "/update_weights"),
     *("/finish_weight_update", "/reset_prefix_cache", "/resume"),
 ]
 """The requests of a server's first update."""

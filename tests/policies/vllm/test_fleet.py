@@ -14,6 +14,7 @@ from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.models.lora import named_weights
 from rethink.policies.vllm import server, transfer
+from rethink.policies.vllm.fleet import Fleet
 from support.fake_endpoint import make_prompt
 from support.fake_vllm import FakeVllm
 from support.vision_models import save_vision_model
@@ -160,6 +161,36 @@ def test_the_tower_of_another_run_is_replaced(tmp_path: Path, fakes: list[FakeVl
     assert len(fakes[0].sent) == 2 + 2 + 1
 
 
+def test_weights_that_another_run_has_half_sent_are_noticed(
+    qwen: LanguageModel, fakes: list[FakeVllm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against samples of weights that are part ours, part another run's: it dies while it sends them, somebody lets
+    the server go on, and the label is still that of our weights."""
+    warnings: list[str] = []
+    ours, other = make_policy(qwen, *fakes[:2], warn=warnings.append), make_policy(qwen, fakes[1])
+    ours.publish(1)
+
+    def die(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as dying:
+        dying.setattr(Fleet, "finish_weight_update", die)
+        with pytest.raises(SystemExit):
+            other.publish(1)
+    assert fakes[1].label == f"{other.fleet.label}/unfinished"
+    fakes[1].paused = False
+    assert {s.version for group in ours.sample(PROMPTS, 3) for s in group} == {1}
+    [warning] = warnings
+    assert fakes[1].url in warning
+    assert "wrong weights" in warning
+    assert "/unfinished" in warning
+    ours.publish(2)
+    assert fakes[0].label == fakes[1].label == ours.fleet.label
+    n_before = len(fakes[1].requests)
+    ours.sample(PROMPTS, 3)
+    assert len(fakes[1].requests) > n_before
+
+
 def test_a_model_of_text_is_one_file(
     qwen: LanguageModel, fakes: list[FakeVllm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,7 +263,7 @@ def test_clearing_the_cache_is_retried(qwen: LanguageModel, fakes: list[FakeVllm
 def test_weights_that_the_server_ignores_are_noticed(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
     """Guards against a transfer that the server accepted without using it."""
     fakes[0].answers["/finish_weight_update"] = [(200, {})]
-    with pytest.raises(UserError, match="it has the weights 'default'"):
+    with pytest.raises(UserError, match=r"it has the weights '[0-9a-f]+/1/unfinished' instead of"):
         make_policy(qwen, fakes[0], warn=lambda _: None).publish(1)
 
 

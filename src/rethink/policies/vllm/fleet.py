@@ -18,6 +18,9 @@ from rethink.policies.vllm.protocol import ADAPTER, HOW_TO_START
 from rethink.policies.vllm.server import Server, ServerLost
 from rethink.policies.vllm.transfer import FileSender, VllmSender, WeightSource, open_sender, shared_memory
 
+UNFINISHED = "/unfinished"
+"""The end of the label of weights that are part old, part new: nobody samples from them, even if this process dies now."""
+
 
 class Fleet:
     """The servers and the weights that they should have: the base model's with `adapter`, if it is not None, or else
@@ -154,7 +157,13 @@ class Fleet:
         self._on_all(load)
 
     def start_weight_update(self) -> None:
-        self._on_all(Server.start_weight_update)
+        """Start an update on all servers, whose weights have no run's label until all of them have arrived."""
+
+        def start(server: Server) -> None:
+            server.call("/update_weight_version", {"new_version": f"{self.label}{UNFINISHED}"})
+            server.start_weight_update()
+
+        self._on_all(start)
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         self._on_all(lambda server: server.update_weights(update_info))
