@@ -108,6 +108,21 @@ def test_samples_that_vllm_cannot_score_are_refused(qwen: LanguageModel, fakes: 
     assert fakes[0].requests == []
 
 
+def test_every_sample_can_be_scored(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
+    """Guards against a run that ends after hours, when a reply first fills vLLM's --max-model-len: to score it, vLLM has to
+    generate one token more."""
+    length = len(qwen.chat.encode(PROMPTS[0].messages))
+    for fake in fakes[:2]:
+        fake.script = lambda body: [5] * body["sampling_params"]["max_tokens"]
+        fake.model["max_model_len"] = length + 20
+    policy = make_policy(qwen, *fakes[:2])
+    assert policy.max_positions == length + 19
+    assert policy.sample(PROMPTS[:1], 1, Sampling(max_tokens=20)) == [()]
+    [[sample]] = policy.sample(PROMPTS[:1], 1, Sampling(max_tokens=19))
+    assert len(sample.ids) == 19
+    assert len(policy.score([sample])[0]) == 19
+
+
 def broken(fake: FakeVllm, **more: object) -> Answer:
     body = {"token_ids": [3], "sampling_params": {"seed": 1, "max_tokens": 11}}
     return 200, fake.reply(body, **more)
@@ -188,7 +203,7 @@ def test_a_refused_request_is_an_error_at_once(qwen: LanguageModel, fakes: list[
 def test_the_servers_limit_makes_prompts_overlong(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
     """Guards against replies that vLLM silently cuts at its own limit, below the recipe's."""
     lengths = [len(qwen.chat.encode(p.messages)) for p in PROMPTS]
-    fakes[1].model["max_model_len"] = 11 + min(lengths)
+    fakes[1].model["max_model_len"] = min(lengths) + 11 + 1  # to score a reply, vLLM needs one more
     policy = make_policy(qwen, *fakes[:2])
     groups = policy.sample(PROMPTS, 2)
     assert [len(group) for group in groups] == [2 if n == min(lengths) else 0 for n in lengths]

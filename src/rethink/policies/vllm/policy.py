@@ -37,8 +37,9 @@ class VllmPolicy(TokenPolicy):
 
     @property
     def max_positions(self) -> int | None:
-        """The smaller limit of model and servers: vLLM silently cuts replies at its --max-model-len."""
-        return min(self.fleet.max_model_len, self.model.max_positions or self.fleet.max_model_len)
+        """The smaller limit of model and servers: vLLM silently cuts replies at its --max-model-len, and scores only
+        shorter ones."""
+        return min(self._most_scored, self.model.max_positions or self._most_scored)
 
     def publish(self, version: int) -> None:
         """Send the trainer's weights to all servers, as this version. Raise UserError if no server is left."""
@@ -100,8 +101,13 @@ class VllmPolicy(TokenPolicy):
             self.publish(self.version)
         self.fleet.wake()
 
+    @property
+    def _most_scored(self) -> int:
+        """The most tokens that vLLM can score: it generates one token after them."""
+        return self.fleet.max_model_len - 1
+
     def _refuse_too_long(self, sample: Sample, n_tokens: int) -> None:
-        room = self.fleet.max_model_len - 1  # vLLM generates one token after those that it scores
+        room = self._most_scored
         if n_tokens > room:
             raise UserError(
                 f"the {sample.prompt.phase} sample of problem {sample.problem.id} has {n_tokens} tokens with its prompt, "

@@ -65,6 +65,7 @@ def open_vllm(
     """
     check_settings(settings)
     longest = settings.max_prompt_tokens + max(sampling.max_tokens for sampling in samplings)
+    longest += 1  # vLLM generates one token after those that it scores
     max_len = min(longest, model.max_positions or longest)
     images = model.chat.image_text
     colocated = ColocatedModel(path, device or model.device, dtype, max_len, random)
