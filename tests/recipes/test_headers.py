@@ -14,6 +14,7 @@ from rethink.commands.evaluate import resolve
 from rethink.problems import source
 from rethink.recipe import load_recipe
 from rethink.strategies import parse_all
+from rethink.training.no_effect import doubtful_settings
 from support.recipe_headers import header
 from support.shipped_recipes import DATA_RECIPES, FAMILY, PROTOCOL_RECIPES
 
@@ -41,6 +42,12 @@ def test_a_header_states_hardware_hours_results_and_commands(recipe: str) -> Non
     assert {"train", "eval"} <= {command[1] for command in commands if command[0] == "rethink"}
     on_ranks = [command[3:] for command in commands if command[0] == "torchrun"]
     assert on_ranks == [["-m", "rethink", "train", recipe]]
+
+
+@pytest.mark.parametrize("recipe", sorted(FAMILY))
+def test_a_recipe_starts_without_warnings(recipe: str) -> None:
+    """Regression: TON's recipes warned at once, because their evaluation cut replies earlier than training."""
+    assert list(doubtful_settings(load_recipe(recipe))) == []
 
 
 @pytest.mark.parametrize("recipe", sorted([*FAMILY, *DATA_RECIPES, *PROTOCOL_RECIPES]))
