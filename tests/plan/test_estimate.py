@@ -36,8 +36,10 @@ def estimate(*settings: str, n_gpus: int = 1) -> MemoryEstimate:
 def test_a_kl_term_keeps_the_start_model() -> None:
     """Guards against 4 bytes per parameter, and a copy, that are found missing when the run has started."""
     plain, kl = estimate(), estimate("method.solve.kl_coef=0.1")
-    assert (plain.settings.frozen.start, kl.settings.frozen.start) == (False, True)
+    assert (plain.settings.frozen.compared, kl.settings.frozen.compared) == (False, True)
     assert kl.peak - plain.peak > 4 * N_QWEN
+    plain, kl = (estimate(*more, n_gpus=4) for more in ((), ("method.solve.kl_coef=0.1",)))
+    assert kl.peak - plain.peak == pytest.approx(4 * N_QWEN / 4)
 
 
 def test_a_moving_reference_is_a_separate_model() -> None:
@@ -73,3 +75,17 @@ def test_suggested_settings_save_what_the_advice_says() -> None:
             assert before.peak - estimate(change.setting).peak == pytest.approx(change.saved)
     changed, then = first_fit(found, memory, before.needed - 10 * GIB)
     assert estimate(*changed).needed == pytest.approx(then.needed) != before.needed
+
+
+def test_vllm_takes_the_place_of_a_copy() -> None:
+    """Guards against a plan that counts our own sampler's copy beside vLLM, or vLLM while the trainer works."""
+    servers = ("sampler.engine=vllm", 'sampler.urls=["http://localhost:1"]')
+    own, beside, apart = (estimate(*more, n_gpus=4) for more in ((), ("sampler.engine=vllm",), servers))
+    assert own.training is not None
+    assert beside.training is not None
+    assert beside.sampling is not None
+    copy = own.training.items["sampler's weights, unsharded"]
+    assert own.training.n_bytes - beside.training.n_bytes == pytest.approx(copy)
+    assert beside.sampling.items["vLLM (sampler.gpu_memory)"] == 0.4 * 80 * GIB
+    assert apart.training == beside.training
+    assert apart.sampling is None

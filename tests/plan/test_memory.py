@@ -23,7 +23,7 @@ from plan_measured import (
     update_of,
 )
 from rethink.models.load import load_model
-from rethink.objectives import Distill, Imitate, Prefer, Update
+from rethink.objectives import Distill, Imitate, PolicyGradient, Prefer, Update
 from rethink.plan import memory
 from rethink.plan.heaviest_update import heaviest_update
 from rethink.plan.memory import FrozenModels, MemorySettings
@@ -229,8 +229,32 @@ def test_frozen_models_by_hand() -> None:
         return found.items.get(memory.FROZEN, 0.0) + found.items.get("working copy of the weights", 0.0)
 
     alone = frozen_bytes()
-    assert frozen_bytes(start=True) - alone == pytest.approx(4 * n + copy, rel=0.02)
+    assert frozen_bytes(compared=True) - alone == pytest.approx(4 * n + copy, rel=0.02)
     assert frozen_bytes(teacher_samples=True) - alone == pytest.approx(4 * n + copy, rel=0.02)
+
+
+def test_the_reference_of_several_gpus_by_hand() -> None:
+    """Guards against a start model that counts as whole, or twice under adapters: 4 N bytes over all GPUs, and while both
+    heads are read at once, also its embedding and norm in float32."""
+    config = AutoConfig.for_model("qwen3", **SIZES, **QWEN)
+    n = sum(p.numel() for p in build_meta_model(config).module.parameters())
+    drawn = samples(2, 2, 8, 16, 499)
+    compared = Update("test", (PolicyGradient(tuple(drawn), (1.0,) * 4, kl_coef=0.1),))
+    (read,) = distillation_of(drawn, 0).parts
+    assert isinstance(read, Distill)
+    read = replace(read, teacher="reference")
+
+    def items(update: Update, frozen: FrozenModels, rank: int = 0) -> dict[str, float]:
+        return planned_peak(config, MemorySettings(4, micro_batch_tokens=64, rank=rank, frozen=frozen), update).items
+
+    without = items(compared, FrozenModels())
+    found = items(compared, FrozenModels(compared=True))
+    assert found == {**without, memory.REFERENCE: n}
+    at_once = items(Update("test", (read,)), FrozenModels(compared=True))
+    assert at_once[memory.ROOT] - found[memory.ROOT] == 4 * (499 * 64 + 64)
+    pytest.importorskip("peft", reason="the extra peft is not installed")
+    for frozen, wanted in ((FrozenModels(compared=True), 0), (FrozenModels(compared=True, moves=True), n)):
+        assert items(compared, frozen, rank=3).get(memory.REFERENCE, 0) == wanted
 
 
 def test_an_update_is_cut_down_to_its_longest_rows() -> None:

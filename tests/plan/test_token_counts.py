@@ -63,7 +63,7 @@ def test_a_teacher_is_counted_separately() -> None:
     counted, _ = count_batch(recipe, Lengths())
     assert {r.role for r in counted.requests} == {"policy", "teacher"}
     for settings, frozen in (
-        ([], FrozenModels(start=True, start_samples=True)),
+        ([], FrozenModels(start_samples=True)),
         (["teacher.endpoint.url=http://localhost:1"], FrozenModels()),
         (["teacher.path=tiny-signs"], FrozenModels(teacher_samples=True)),
     ):

@@ -28,6 +28,7 @@ from rethink.objectives import (
     Update,
 )
 from rethink.settings import Lora, Training
+from rethink.training.fsdp.engine import FSDPEngine
 from rethink.training.fsdp.shard_model import build
 from rethink.training.trainer import Trainer
 from rethink.types import Sample
@@ -43,13 +44,9 @@ MOVING: dict[str, Any] = {
 
 LORA_UPDATES = (
     *("kl to the initial model", "entropy and kl in the advantage", "all together", "one reply", "distill"),
-    "distill with others",
+    *("distill from the reference", "distill with others", "one reply of each"),
 )
-UPDATES = (
-    *("clip", "kl to the initial model", "means of sequences", "imitate", "prefer", "shaped", "all together"),
-    *("one reply", "distill", "distill from the reference", "recomputed", "entropy and kl in the advantage"),
-    "distill with others",
-)
+UPDATES = (*LORA_UPDATES, "clip", "means of sequences", "imitate", "prefer", "shaped", "recomputed")
 
 
 @dataclass(frozen=True)
@@ -83,8 +80,11 @@ class Job:
         return adapted
 
     def initial(self) -> LanguageModel:
-        """Return a start model that differs from the trained one: with equal weights KL and preferences are constants."""
-        model = load_model(str(self.model))
+        """Return a start model that differs from the trained one: with equal weights KL and preferences are constants.
+        That of an adapter is its base."""
+        model = load_model(str(self.model), dtype=self.dtype)
+        if self.targets is not None:
+            return model
         with torch.no_grad():
             for p in model.module.parameters():
                 p.mul_(0.9)
@@ -108,6 +108,15 @@ def make_parts(module: Any) -> dict[str, tuple[Part, ...]]:
     shaped = (_forced(module), *mixed.samples[:2])
     shown = tuple(replace(s, prompt_ids=(*s.prompt_ids, 50 + k)) for k, s in enumerate(mixed.samples))
     distill = Distill(mixed.samples, shown)
+    from_reference = replace(distill, teacher="reference", divergence=Divergence("reverse", 5))
+    one = PolicyGradient(mixed.samples[:1], (1.0,))
+    # Losses that run the model once or twice, or the reference before or inside of it, and too few samples for all ranks.
+    of_each = (
+        one,
+        replace(from_reference.select([1]), coefficient=0.5),
+        replace(one, kl_coef=0.3),
+        distill.select([2]),
+    )
     return {
         "clip": (mixed,),
         "kl to the initial model": (replace(mixed, kl_coef=0.3),),
@@ -117,10 +126,11 @@ def make_parts(module: Any) -> dict[str, tuple[Part, ...]]:
         "prefer": (prefer,),
         "shaped": (PolicyGradient(shaped, (1.0, 0.5, -1.0), AdvantageAwareShaping()),),
         "all together": (mixed, imitate, prefer),
-        "one reply": (PolicyGradient(mixed.samples[:1], (1.0,)),),
+        "one reply": (one,),
+        "one reply of each": of_each,
         "distill": (distill,),
-        "distill with others": (mixed, distill, PolicyGradient(mixed.samples[:1], (1.0,)), imitate),
-        "distill from the reference": (replace(distill, teacher="reference", divergence=Divergence("reverse", 5)),),
+        "distill from the reference": (from_reference,),
+        "distill with others": (mixed, distill, one, imitate),
         "zero advantages": (replace(mixed, advantages=(0.0,) * 6),),
     }
 
@@ -198,6 +208,14 @@ def _allocated_bytes(trainer: Trainer) -> tuple[int, int]:
     return n_weights, n_optimizer
 
 
+def _start_bytes(engine: FSDPEngine) -> int:
+    """Return the bytes that the start model takes on all ranks together, besides the model in training."""
+    start = engine.start_model()
+    if start.scorer is engine.scorer:
+        return 0
+    return sum(engine.ranks.gather(sum(map(_local_bytes, start.scorer.module.parameters()))))
+
+
 def _local_bytes(tensor: Tensor) -> int:
     local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
     return local.numel() * local.itemsize
@@ -234,11 +252,12 @@ def apply_on_ranks(jobs: dict[str, Job], out: Path) -> None:
 
         def make(job: Job = job, **more: Any) -> Trainer:
             settings = job.training(**more)
-            engine, _ = build(ranks, job.load, settings, torch.device("cpu"))
+            engine, _ = build(ranks, job.load, settings, torch.device("cpu"), job.initial)
             return Trainer(engine.model, settings, 5, job.initial, engine)
 
         found[name] = apply_updates(job, make, job.checkpoint_of_ranks, job.checkpoint)
-        engine, meta_model = build(ranks, job.load, job.training(), torch.device("cpu"))
+        engine, meta_model = build(ranks, job.load, job.training(), torch.device("cpu"), job.initial)
+        found[name]["bytes of start"] = _start_bytes(engine)
         found[name] |= {"merged": list(engine.named_weights()), "shapes": engine.shapes()}
         parameters = meta_model.module.named_parameters()
         found[name]["meta_model"] = [(n, tuple(p.shape), str(p.device)) for n, p in parameters]

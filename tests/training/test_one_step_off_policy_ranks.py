@@ -105,7 +105,8 @@ def test_two_ranks_make_the_run_of_one_process(settings: list[str], one_process_
         assert ours == sampled_ahead(one_process_run, n)
     n_bytes = [r["n_bytes_gathered"] for r in lines(out / "metrics.jsonl") if r["phase"] != "evaluation"]
     assert max(n_bytes[4], n_bytes[6]) < 2000 < min(n_bytes[:3]), "samples count when they are drawn"
-    assert max(n_bytes[:3]) < 7000 < min(n_bytes[3], n_bytes[5], n_bytes[7]), "two phases during training"
+    # The second update is the first with a KL term: rank 0 sends the empty modules of the start model.
+    assert max(n_bytes[0], n_bytes[2]) < 7000 < min(n_bytes[3], n_bytes[5], n_bytes[7]), "two phases during training"
 
 
 def test_ranks_that_share_a_vllm_server_sample_ahead(settings: list[str], qwen: LanguageModel, tmp_path: Path) -> None:

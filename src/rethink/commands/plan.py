@@ -88,7 +88,7 @@ def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, length
     most, problems = count_batch(recipe, Lengths(lengths.question, 1.0))
     mean, _ = count_batch(recipe, lengths)
     estimates = Estimates(model_config, most)
-    memory = memory_settings(recipe, n_gpus, most)
+    memory = memory_settings(recipe, n_gpus, most, gib)
     try:
         longest = estimates.estimate(memory)
     except (RuntimeError, NotImplementedError) as err:  # kernels of mixtures of experts, say
@@ -146,12 +146,16 @@ def _assumptions(recipe: Recipe, lengths: Lengths, problems: str, n_gpus: int, h
         "kernels: those of a CPU, with the GPU's dtypes; nothing was measured on a GPU",
         "evaluation and checkpoints are not counted",
     ]
-    if recipe.sampler.engine == "vllm":
-        found.append("sampling: as with sampler.engine = local; what vLLM takes is not counted (sampler.gpu_memory)")
+    own = recipe.sampler.engine == "local"
+    if recipe.sampler.urls:
+        found.append("sampling: on vLLM's servers, which are not counted")
+    elif not own:
+        found.append("sampling: vLLM takes sampler.gpu_memory of each GPU, and nothing while the trainer works")
     if n_gpus > 1:
         found.append(
-            "several GPUs: weights, gradients and optimizer are sharded (FSDP2); two layers at a time, the embedding and "
-            "the head are gathered; each GPU samples its share of the prompts from a full copy of the weights"
+            "several GPUs: weights, gradients, optimizer and the model to compare with are sharded (FSDP2); two layers "
+            "at a time, the embedding and the head are gathered"
+            + ("; each GPU samples its share of the prompts from a full copy of the weights" if own else "")
         )
     if has_tower:
         found.append(

@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -229,6 +230,19 @@ def base_parameters(module: Any) -> Iterator[tuple[str, Tensor, Any]]:
         layer = module.get_submodule(path.removesuffix(".base_layer"))
         adapted = last == "weight" and base_layer(layer) is not layer
         yield name.replace(".base_layer.", "."), p, layer if adapted else None
+
+
+@contextmanager
+def switched_off(module: Any) -> Iterator[None]:
+    """Run the module without its adapter inside this context. `peft`'s own switch would end the training of A and B."""
+    layers = [part for part in module.modules() if base_layer(part) is not part]
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False
 
 
 def peft_version() -> str:

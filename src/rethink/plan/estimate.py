@@ -27,6 +27,8 @@ CONTEXT = GIB
 FRAGMENTS = 0.05
 """The share of the peak that fragmentation wastes: an assumption."""
 
+VLLM = "vLLM (sampler.gpu_memory)"
+
 
 @dataclass(frozen=True)
 class MemoryEstimate:
@@ -63,12 +65,13 @@ class Estimates:
         if settings.rank not in self._models:
             self._models[settings.rank] = FullModel(self.config, settings)
         full = self._models[settings.rank]
-        sampling = [self._sample(settings, request) for request in self.counted.requests if request.role == "policy"]
+        requests = [request for request in self.counted.requests if request.role == "policy"]
         update = heaviest_update(self.counted.updates, settings)
         training = [] if update is None else [self._train(settings, update)]
-        return MemoryEstimate(
-            settings, _peak("sampling", sampling, full, settings), _peak("training", training, full, settings)
-        )
+        sampling = _vllm_peak(full, settings)
+        if settings.vllm_bytes is None:
+            sampling = _peak("sampling", [self._sample(settings, request) for request in requests], full, settings)
+        return MemoryEstimate(settings, sampling, _peak("training", training, full, settings))
 
     def _sample(self, settings: MemorySettings, request: SampleRequest) -> Window:
         key = replace(settings, micro_batch_tokens=0, chunk_tokens=0, checkpointing=False, optimizer=""), request
@@ -92,9 +95,17 @@ def _peak(stage: str, windows: list[Window], full: FullModel, settings: MemorySe
     return Peak(largest.label, {**full.items(settings, stage), **largest.items})
 
 
-def memory_settings(recipe: Recipe, n_gpus: int, counted: BatchCounts) -> MemorySettings:
-    """Return the recipe's settings on GPUs with bfloat16."""
+def _vllm_peak(full: FullModel, settings: MemorySettings) -> Peak | None:
+    """Return what a GPU holds while vLLM samples on it; None if it does not."""
+    if not settings.vllm_bytes:
+        return None
+    return Peak("vLLM", {**full.items(settings, "sampling"), VLLM: settings.vllm_bytes})
+
+
+def memory_settings(recipe: Recipe, n_gpus: int, counted: BatchCounts, gib: float = 80.0) -> MemorySettings:
+    """Return the recipe's settings on GPUs with bfloat16 and this much memory."""
     training, sampler = recipe.training, recipe.sampler
+    vllm_bytes = 0.0 if sampler.urls else sampler.gpu_memory * gib * GIB
     return MemorySettings(
         n_gpus=n_gpus,
         micro_batch_tokens=training.micro_batch_tokens or GPU_TOKENS,
@@ -107,6 +118,7 @@ def memory_settings(recipe: Recipe, n_gpus: int, counted: BatchCounts) -> Memory
         trainer=recipe.model.dtype if training.autocast == "none" else "bfloat16",
         sampler="float32" if sampler.dtype == "float32" else "bfloat16",
         head=recipe.model.head_dtype,
+        vllm_bytes=vllm_bytes if sampler.engine == "vllm" else None,
         frozen=_frozen(recipe, counted),
     )
 
@@ -122,4 +134,4 @@ def _frozen(recipe: Recipe, counted: BatchCounts) -> FrozenModels:
     start_samples = bool({"initial", "reference"} & asked) or ("teacher" in asked and is_start)
     teacher_samples = "teacher" in asked and bool(teacher.path) and not teacher.endpoint.url
     moves = (compared or "reference" in asked) and recipe.training.reference_every > 0
-    return FrozenModels(compared or start_samples, start_samples, teacher_samples, moves)
+    return FrozenModels(compared, start_samples, teacher_samples, moves)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rethink.models import lora
 from rethink.models.forward import Weights
 from rethink.models.forward.embedding import decoder_layers, tower_parameters
 from rethink.models.language_model import DTYPES, LanguageModel
@@ -30,6 +31,7 @@ from rethink.policies.local.prefill import Prefiller
 from rethink.policies.local.sample_token import sample_token
 from rethink.policies.token_policy import Request
 from rethink.settings import Training
+from rethink.training.losses import loss_of
 from rethink.training.optimizer import embedding_weights
 from rethink.training.trainer import GPU_TOKENS, Trainer
 from rethink.types import Sampling
@@ -44,6 +46,7 @@ OPTIMIZER = "optimizer"
 SAMPLER = "sampler's working copy"
 UNSHARDED = "sampler's weights, unsharded"
 FROZEN = "frozen models"
+REFERENCE = "reference model, sharded"
 ROOT = "gathered embedding and head"
 LAYERS = "gathered layers"
 PREFILL = "prefill of prompts"
@@ -68,13 +71,13 @@ class Peak:
 class FrozenModels:
     """Frozen models next to the policy.
 
-    start            the start weights, because a part compares with them or because they sample
-    start_samples    the start weights sample
+    compared         a part compares with the start weights; several GPUs shard them
+    start_samples    the start weights sample; each GPU holds them
     moves            the start weights are replaced by a reference that follows the policy, always separate and in float32
     teacher_samples  another teacher samples; it is assumed to have the same size
     """
 
-    start: bool = False
+    compared: bool = False
     start_samples: bool = False
     teacher_samples: bool = False
     moves: bool = False
@@ -85,7 +88,8 @@ class MemorySettings:
     """The settings that memory depends on.
 
     `rank` is the rank of LoRA adapters, 0 for full fine-tuning. `base` is the dtype of the weights; `trainer` and `sampler`
-    are the dtypes of matrix products, `head` that of the output layer's.
+    are the dtypes of matrix products, `head` that of the output layer's. With vLLM, `vllm_bytes` is what it takes of a GPU
+    that it shares with the trainer, 0 on separate servers; None is our own sampler.
     """
 
     n_gpus: int = 1
@@ -99,6 +103,7 @@ class MemorySettings:
     trainer: str = "bfloat16"
     sampler: str = "bfloat16"
     head: str = "auto"
+    vllm_bytes: float | None = None
     frozen: FrozenModels = FrozenModels()
 
 
@@ -152,9 +157,17 @@ def _train(config: Any, settings: MemorySettings, update: Update) -> list[Window
     )
     with on_meta_device(tracker, model, dtype):
         tracker.label = FROZEN
-        trainer = Trainer(with_labels(model, tracker), training, 1, lambda: _start(tracker, config, settings, model))
-        start = trainer.initial if settings.frozen.start else None
+        start = _start(tracker, config, settings, model)
         sampling_models = _sampling_models(tracker, config, settings, start)
+
+        def load_initial() -> LanguageModel:
+            found = _gathered_reference(tracker, config, settings, model, update) if sharded else start
+            assert found is not None
+            return found
+
+        trainer = Trainer(with_labels(model, tracker), training, 1, load_initial)
+        if settings.frozen.compared:
+            assert trainer.reference_weights is not None  # made under this label
         trainer.apply(update)
     del sampling_models
     return tracker.windows
@@ -169,12 +182,10 @@ def _sample(config: Any, settings: MemorySettings, request: SampleRequest, cache
     tracker.add(sampled.module.parameters(), WEIGHTS)
     with on_meta_device(tracker, sampled):
         tracker.label = FROZEN
-        kept: list[Any] = []
-        start = None
-        if settings.frozen.start:
-            start = _start(tracker, config, settings, model)
-            kept = [start.weights(DTYPES[settings.trainer])]
-        kept += _sampling_models(tracker, config, settings, start)
+        start = _start(tracker, config, settings, model)
+        kept = _sampling_models(tracker, config, settings, start)
+        if start is not None and settings.frozen.compared and settings.n_gpus == 1:
+            kept.append(start.weights(DTYPES[settings.trainer]))
         tracker.label = SAMPLER
         weights = sampled.weights(dtype)
         with torch.inference_mode():
@@ -224,22 +235,50 @@ def _sample_tokens(logits_N_V: Tensor, sampling: Sampling) -> None:
     sample_token(logits_N_V, sampling, torch.empty(len(logits_N_V), dtype=torch.float64, device="meta"))
 
 
-def _start(tracker: Tracker, config: Any, settings: MemorySettings, model: LanguageModel) -> LanguageModel:
-    """Return the start weights: on one GPU the base under the adapters, if there are any; otherwise separate weights."""
-    moves = settings.frozen.moves
-    if model.base is not None and settings.n_gpus == 1 and not moves:
+def _start(tracker: Tracker, config: Any, settings: MemorySettings, model: LanguageModel) -> LanguageModel | None:
+    """Return the whole start weights, if this GPU needs them: on one GPU the base under the adapters, if there are any;
+    otherwise separate weights."""
+    frozen = settings.frozen
+    if not frozen.start_samples and (settings.n_gpus > 1 or not frozen.compared):
+        return None
+    if model.base is not None and settings.n_gpus == 1 and not frozen.moves:
         return model.base
-    start = build_meta_model(config, "float32" if moves else settings.base, head_dtype=settings.head)
+    start = build_meta_model(config, "float32" if frozen.moves else settings.base, head_dtype=settings.head)
     tracker.add(start.module.parameters(), FROZEN)
     return start
+
+
+class _Gathered(LanguageModel):
+    """A frozen model that several GPUs run: its modules, without a working copy."""
+
+    def weights(self, *args: Any, **kwargs: Any) -> Weights:
+        return super().weights(*args, trainable=True)
+
+
+def _gathered_reference(
+    tracker: Tracker, config: Any, settings: MemorySettings, model: LanguageModel, update: Update
+) -> LanguageModel:
+    """Return what one of several GPUs gathers to compare with: the base under the adapters, if there are any, else separate
+    weights. Formulas count the shards. Layers, embedding and head take no more than those in training, which are gathered
+    at other times, unless a loss reads both heads at once."""
+    base = model.base
+    if base is None or settings.frozen.moves:
+        tracker.label = WEIGHTS
+        base = build_meta_model(config, settings.base, head_dtype=settings.head)
+        base.module.requires_grad_(False)
+        _gather(base, DTYPES[settings.trainer], tracker)
+        tracker.label = FROZEN
+        if any(part.needs_reference and not loss_of(part).reference_log_probs for part in update.parts):
+            for p in root_parameters(base):
+                tracker.relabel(p, ROOT)
+    return _Gathered(**{f.name: getattr(base, f.name) for f in fields(base)} | {"fused": False})
 
 
 def _sampling_models(tracker: Tracker, config: Any, settings: MemorySettings, start: LanguageModel | None) -> list[Any]:
     """Return what frozen models need to sample."""
     dtype = DTYPES[settings.sampler]
     kept: list[Any] = []
-    if settings.frozen.start_samples:
-        assert start is not None
+    if settings.frozen.start_samples and start is not None:
         kept.append(start.weights(dtype))
     if settings.frozen.teacher_samples:
         other = build_meta_model(config)
@@ -289,11 +328,12 @@ class FullModel:
     def items(self, settings: MemorySettings, stage: str) -> dict[str, float]:
         """Return bytes by item, for settings with the same adapters."""
         found = kept_items(self.model, settings)
-        if settings.n_gpus > 1:
+        if settings.n_gpus == 1:
+            return found
+        if settings.vllm_bytes is None:
             found[UNSHARDED] = self.sampler_bytes
-        if settings.n_gpus > 1 and stage == "training":
-            found |= sharded_items(self.model, settings)
-        return found
+        found |= reference_items(self.model, settings)
+        return found | sharded_items(self.model, settings) if stage == "training" else found
 
 
 def kept_items(model: LanguageModel, settings: MemorySettings) -> dict[str, float]:
@@ -327,6 +367,20 @@ def sharded_items(model: LanguageModel, settings: MemorySettings) -> dict[str, f
             trained += p.numel() if p.requires_grad else 0
     two = 2 / len(layers) * (DTYPES[settings.trainer].itemsize * numbers + FLOAT * trained)
     return {GRADIENTS: FLOAT * sum(p.numel() for p in trained_parameters(model)) / settings.n_gpus, LAYERS: two}
+
+
+def reference_items(model: LanguageModel, settings: MemorySettings) -> dict[str, float]:
+    """Return the bytes of a GPU's shard of the model to compare with, and of its whole vision tower; nothing if that is the
+    sharded base under adapters."""
+    frozen = settings.frozen
+    if not (frozen.compared or frozen.moves) or (settings.rank and not frozen.moves):
+        return {}
+    tower = set(tower_parameters(model.module))
+    total = 0.0
+    for _, p, _ in lora.base_parameters(model.module):
+        itemsize = FLOAT if frozen.moves else p.itemsize
+        total += itemsize * p.numel() / (1 if p in tower else settings.n_gpus)
+    return {REFERENCE: total}
 
 
 def root_parameters(model: LanguageModel) -> list[Tensor]:

@@ -61,7 +61,7 @@ def save(folder: Path, trainer: Trainer, counters: Counters, keep: int) -> Path:
     final = folder / f"{counters.n_updates:06d}"
     temporary = folder / f".writing-{counters.n_updates:06d}"
     ranks.on_rank0(lambda: _guarded(final, temporary, lambda: _make_temporary(temporary)))
-    ranks.on_all_ranks(lambda: _guarded(final, temporary, lambda: trainer.engine.write(temporary, trainer.optimizer)))
+    ranks.on_all_ranks(lambda: _guarded(final, temporary, lambda: _write_weights(temporary, trainer)))
     ranks.on_rank0(lambda: _guarded(final, temporary, lambda: _finish(temporary, final, trainer, counters)))
     if ranks.is_rank0:
         tidy(final, keep)
@@ -162,6 +162,11 @@ def _cause(err: Exception) -> str:
     return str(err).partition("\n")[0] if isinstance(err, OSError | RuntimeError) else ""
 
 
+def _write_weights(folder: Path, trainer: Trainer) -> None:
+    trainer.engine.write(folder, trainer.optimizer)
+    trainer.reference.write(folder)
+
+
 def _make_temporary(temporary: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -187,7 +192,6 @@ def _finish(temporary: Path, final: Path, trainer: Trainer, counters: Counters) 
 
 def _write_metadata(folder: Path, trainer: Trainer, counters: Counters) -> None:
     trainer.model.chat.save(folder)
-    trainer.reference.write(folder)
     (folder / COUNTERS).write_text(json.dumps(counters.__dict__))
     allow_as_usual(folder)
     hashes = {f.relative_to(folder).as_posix(): hash_file(f) for f in sorted(folder.rglob("*")) if f.is_file()}

@@ -5,7 +5,7 @@ The trainer decides what to compute, the engine where. All engines give the same
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from rethink.training.losses import LossOutput, LossSettings, loss_of
 from rethink.training.losses.forward import trained_log_probs
 from rethink.training.metrics import Statistics
 from rethink.training.micro_batch import MicroBatch, TrainingSample, lay_out
+from rethink.training.reference import FrozenModel, WholeModel, whole_copy
 
 
 class Pack(NamedTuple):
@@ -66,6 +67,10 @@ class Engine(Protocol):
 
     def log_probs(self, batches: Sequence[Sequence[TrainingSample]]) -> list[list[Tensor]]:
         """Return the log-probs [T] of each sample's trained tokens, by micro-batch, without gradients."""
+        ...
+
+    def start_model(self, in_float32: bool = False) -> FrozenModel:
+        """Return the frozen start model, in float32 a copy of it."""
         ...
 
     def clip(self, max_norm: float) -> float:
@@ -106,10 +111,11 @@ def lay_out_pack(
 
 
 class LocalEngine:
-    """Trains in one process. On a CPU, threads share the micro-batches."""
+    """Trains in one process. On a CPU, threads share the micro-batches. `load_start` returns the frozen start model."""
 
-    def __init__(self, model: LanguageModel, settings: Training) -> None:
+    def __init__(self, model: LanguageModel, settings: Training, load_start: Callable[[], LanguageModel]) -> None:
         self.model = model
+        self.load_start = load_start
         self.dtype = pick_dtype(settings.autocast, model)
         self.ranks = SINGLE_PROCESS
         self.chunk_tokens = settings.chunk_tokens
@@ -183,6 +189,10 @@ class LocalEngine:
             micro = lay_out(samples, self.model.device, self.model.image_vectors)
             found.append(micro.by_sample(trained_log_probs(weights, self.chunk_tokens, micro)))
         return found
+
+    def start_model(self, in_float32: bool = False) -> WholeModel:
+        start = self.load_start()
+        return whole_copy(start, self.dtype) if in_float32 else WholeModel(start, self.dtype)
 
     def clip(self, max_norm: float) -> float:
         return float(torch.nn.utils.clip_grad_norm_(self.parameters, max_norm))

@@ -83,7 +83,13 @@ def _open_sharded(
         check_same_package(ranks, "torchao", optimizer.torchao_version)
     on_cpu = replace(recipe, model=replace(recipe.model, device="cpu"))
     device = _device(recipe)
-    engine, meta_model = build(ranks, lambda: open_trainable_model(on_cpu, checkpoint), recipe.training, device)
+    engine, meta_model = build(
+        ranks,
+        lambda: open_trainable_model(on_cpu, checkpoint),
+        recipe.training,
+        device,
+        lambda: open_model(on_cpu.model, recipe.seed),
+    )
     trainer = Trainer(engine.model, recipe.training, recipe.updates, initial, engine)
     if recipe.sampler.engine == "local":
         dtype = pick_dtype(recipe.sampler.dtype, meta_model, device)

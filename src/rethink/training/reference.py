@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,25 +14,99 @@ from torch import Tensor
 
 from rethink.models.forward import Weights
 from rethink.models.language_model import LanguageModel
+from rethink.models.sharded_weights import is_sharded, load_shards
 from rethink.settings import Training
 
-FILE = "reference.safetensors"
-"""In a checkpoint: the weights of a reference model that has moved, in float32."""
+FILE, FOLDER = "reference.safetensors", "reference"
+"""In a checkpoint: the weights of a reference model that has moved, in float32, from one process or from several."""
+
+
+class FrozenModel(Protocol):
+    """A model that no optimizer trains. Several ranks hold shards of it: all of them call every method, with the same
+    arguments, and run equally many forward passes with its weights."""
+
+    def weights(self) -> Weights:
+        """Return the current weights. They are valid until these change."""
+        ...
+
+    def mix(self, other: Iterable[tuple[str, Tensor]], share: float) -> None:
+        """Move by this share of the way to other weights, which are whole and given by name."""
+        ...
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield every whole weight by its Hugging Face name; tied ones once."""
+        ...
+
+    def write(self, checkpoint: Path) -> None:
+        """Write the weights into a checkpoint."""
+        ...
+
+    def read(self, checkpoint: Path) -> None:
+        """Read weights from a checkpoint, which any number of ranks may have written."""
+        ...
+
+
+class WholeModel:
+    """A frozen model in this process; see `FrozenModel`."""
+
+    def __init__(self, model: LanguageModel, dtype: torch.dtype) -> None:
+        self.model = model
+        self._dtype = dtype
+        self._parameters: dict[str, Tensor] = dict(model.module.named_parameters())
+
+    def weights(self) -> Weights:
+        return self.model.weights(self._dtype)
+
+    @torch.no_grad()
+    def mix(self, other: Iterable[tuple[str, Tensor]], share: float) -> None:
+        for name, weight in other:
+            own = self._parameters[name]
+            own.lerp_(weight.to(own), share)
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self._parameters.items()
+
+    def write(self, checkpoint: Path) -> None:
+        tensors = {name: p.detach().cpu().contiguous() for name, p in self._parameters.items()}
+        save_file(tensors, checkpoint / FILE)
+
+    @torch.no_grad()
+    def read(self, checkpoint: Path) -> None:
+        if is_sharded(checkpoint / FOLDER):
+            load_shards({"model": self._parameters}, checkpoint / FOLDER, single_process=True)
+            return
+        found = load_file(checkpoint / FILE)
+        for name, own in self._parameters.items():
+            own.copy_(found[name])
+
+
+def whole_copy(start: LanguageModel, dtype: torch.dtype) -> WholeModel:
+    """Return a copy of the model in float32, because averages lose small moves in bfloat16; its products are in `dtype`."""
+    return WholeModel(replace(start, module=copy.deepcopy(start.module).float().requires_grad_(False)), dtype)
 
 
 class MovingReference:
-    """A whole model on this rank that moves to the trained weights after every `reference_every` updates: reference =
-    mixup * trained + (1 - mixup) * reference, where `mixup` is `reference_mixup`. With LoRA, the trained weights are the
-    base with the adapter merged in.
+    """A frozen model that moves to the trained weights after every `reference_every` updates: reference = mixup * trained +
+    (1 - mixup) * reference, where `mixup` is `reference_mixup`. With LoRA, the trained weights are the base with the
+    adapter merged in.
 
-    Until its first move it is the start model, and `weights` says None. `load` returns the start model, which is copied."""
+    Until its first move it is the start model, and `weights` says None. `open_copy` returns a float32 copy of the start
+    model, on several ranks a sharded one. `load` returns the start model itself, whole."""
 
-    def __init__(self, load: Callable[[], LanguageModel], dtype: torch.dtype, settings: Training) -> None:
+    def __init__(
+        self,
+        open_copy: Callable[[], FrozenModel],
+        load: Callable[[], LanguageModel],
+        dtype: torch.dtype,
+        settings: Training,
+    ) -> None:
+        self._open_copy = open_copy
         self._load = load
         self._dtype = dtype
         self._every = settings.reference_every
         self._mixup = settings.reference_mixup
-        self._model: LanguageModel | None = None
+        self._frozen: FrozenModel | None = None
+        self._whole: WholeModel | None = None
         self.weights: Weights | None = None
 
     def is_due(self, version: int) -> bool:
@@ -40,40 +115,42 @@ class MovingReference:
 
     @property
     def model(self) -> LanguageModel:
-        """The reference model: the start model until its first move. Its weights are float32 copies, because averages lose
-        small moves in bfloat16."""
-        if self._model is None:
-            start = self._load()
-            self._model = replace(start, module=copy.deepcopy(start.module).float().requires_grad_(False))
-        return self._model
+        """The whole reference model, for a method that samples from it or scores with it: from then on, each of several
+        ranks keeps a whole copy, too. All ranks must ask."""
+        frozen = self.opened()
+        if self._whole is None:
+            self._whole = frozen if isinstance(frozen, WholeModel) else whole_copy(self._load(), self._dtype)
+            self._follow()
+        return self._whole.model
 
-    @torch.no_grad()
     def move(self, trained: Iterable[tuple[str, Tensor]]) -> None:
         """Move to the trained weights, given by name."""
-        parameters = self._parameters()
-        for name, weight in trained:
-            own = parameters[name]
-            own.lerp_(weight.to(own), self._mixup)
+        self.opened().mix(trained, self._mixup)
         self._renew()
 
-    def write(self, folder: Path) -> None:
-        """Write the weights into a checkpoint, if they have moved. All ranks have the same; one of them writes."""
+    def write(self, checkpoint: Path) -> None:
+        """Write the weights into a checkpoint, if they have moved. All ranks must call this."""
         if self.weights is not None:
-            tensors = {name: p.detach().cpu().contiguous() for name, p in self._parameters().items()}
-            save_file(tensors, folder / FILE)
+            self.opened().write(checkpoint)
 
-    @torch.no_grad()
-    def read(self, folder: Path) -> None:
+    def read(self, checkpoint: Path) -> None:
         """Read the weights from a checkpoint, if they had moved."""
-        if self._every and (folder / FILE).is_file():
-            found = load_file(folder / FILE)
-            for name, own in self._parameters().items():
-                own.copy_(found[name])
+        if self._every and ((checkpoint / FILE).is_file() or is_sharded(checkpoint / FOLDER)):
+            self.opened().read(checkpoint)
             self._renew()
 
-    def _parameters(self) -> dict[str, torch.nn.Parameter]:
-        return dict(self.model.module.named_parameters())
+    def opened(self) -> FrozenModel:
+        """Return the model that moves, opened on first use."""
+        if self._frozen is None:
+            self._frozen = self._open_copy()
+        return self._frozen
 
     def _renew(self) -> None:
         self.weights = None  # never two at a time
-        self.weights = self.model.weights(self._dtype)
+        self.weights = self.opened().weights()
+        self._follow()
+
+    def _follow(self) -> None:
+        """Bring the whole copy to the weights of a sharded reference."""
+        if self._whole is not None and self._whole is not self._frozen:
+            self._whole.mix(self.opened().named_weights(), 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from threading import Lock
 
 import torch
@@ -30,9 +31,9 @@ while the fixed cost of a micro-batch stays small."""
 
 
 class Trainer:
-    """Holds the trained weights and the optimizer. `load_initial` loads the frozen start model, on first use; `reference`
-    follows the trained weights, if the settings say so; `engine` computes losses and gradients, by default in this
-    process."""
+    """Holds the trained weights and the optimizer. `load_initial` loads the frozen start model, whole, on first use;
+    `reference` follows the trained weights, if the settings say so; `engine` computes losses and gradients, by default in
+    this process."""
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class Trainer:
         load_initial: Callable[[], LanguageModel],
         engine: Engine | None = None,
     ) -> None:
-        self.engine = engine or LocalEngine(model, settings)
+        self.engine = engine or LocalEngine(model, settings, lambda: self.initial)
         self.model = model
         self.settings = settings
         self.dtype = self.engine.dtype
@@ -52,7 +53,9 @@ class Trainer:
         self._load_initial = load_initial
         self._initial: LanguageModel | None = None
         self._lock = Lock()
-        self.reference = MovingReference(load_initial, self.dtype, settings)
+        self._start_weights: Weights | None = None
+        open_copy = partial(self.engine.start_model, in_float32=True)
+        self.reference = MovingReference(open_copy, load_initial, self.dtype, settings)
         self.parameters = self.engine.parameters
         self.optimizer = open_optimizer(self.parameters, settings, exact=embedding_weights(model.module))
 
@@ -83,11 +86,10 @@ class Trainer:
             self._optimizer_step(packs, self._loss_settings(comparison), statistics)
         self.version += 1
         if self.reference.is_due(self.version):
+            self._start_weights = None  # no part compares with the start model any more
             self.reference.move(self.engine.named_weights())
-            with self._lock:  # no part compares with the start model any more
-                if self._initial is not None:
-                    self._initial = None
-                    del self._initial_weights
+            with self._lock:
+                self._initial = None
         return statistics.metrics()
 
     def log_probs(self, samples: Sequence[Sample]) -> list[Tensor]:
@@ -103,12 +105,12 @@ class Trainer:
 
     @property
     def initial(self) -> LanguageModel:
-        """The frozen start model."""
+        """The frozen start model, whole: for a method that samples from it or scores with it and, in one process, for
+        losses that compare with it."""
         with self._lock:  # a method may use it while an update with a KL term trains
             if self._initial is None:
                 initial = self._load_initial()
                 initial.module.requires_grad_(False)
-                self._initial_weights = initial.weights(self.dtype)
                 self._initial = initial
             return self._initial
 
@@ -117,8 +119,10 @@ class Trainer:
         """The weights that a part compares with: those of the reference once it has moved, else of the start model."""
         if self.reference.weights is not None:
             return self.reference.weights
-        assert self.initial
-        return self._initial_weights
+        if self._start_weights is None:
+            start = self.reference.opened() if self.settings.reference_every else self.engine.start_model()
+            self._start_weights = start.weights()
+        return self._start_weights
 
     def _check_versions(self, update: Update, lag: int) -> None:
         for part in update.parts if update.on_policy else ():

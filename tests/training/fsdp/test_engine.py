@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from rethink.models.load import load_model
-from rethink.plan.memory import MemorySettings, kept_items
+from rethink.plan.memory import REFERENCE, FrozenModels, MemorySettings, kept_items, n_bytes, reference_items
 from rethink.plan.meta_model import build_meta_model
 from support import random_models
 from support.processes import light
@@ -176,6 +176,15 @@ def test_the_plan_counts_the_bytes_of_ranks(job: str, dtype: str, results: Resul
     got, want = results[job]
     items = kept_items(build_meta_model(want["config"], dtype, 3), MemorySettings(n_gpus=3, rank=3, base=dtype))
     assert got["bytes"] == (3 * items["weights"], 3 * items["optimizer, adamw"])
+    assert got["bytes of start"] == 0
+
+
+def test_the_start_model_is_sharded(results: Results) -> None:
+    """Guards against ranks that hold it whole, or with gradients, and against a plan that says otherwise."""
+    got, want = results["qwen3"]
+    model = build_meta_model(want["config"])
+    items = reference_items(model, MemorySettings(n_gpus=3, frozen=FrozenModels(compared=True)))
+    assert got["bytes of start"] == 3 * items[REFERENCE] == n_bytes(model.module.parameters())
 
 
 def test_a_bfloat16_base_on_ranks(results: Results) -> None:

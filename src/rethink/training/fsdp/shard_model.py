@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,18 +18,62 @@ from rethink.models import lora
 from rethink.models.forward.embedding import tower_parameters
 from rethink.models.language_model import LanguageModel, pick_dtype, pick_head_dtype
 from rethink.settings import Training
-from rethink.training.fsdp.engine import FSDPEngine, Scorer, shard
+from rethink.training.fsdp.engine import FSDPEngine
+from rethink.training.fsdp.scorer import Scorer, shard
 
 RECORDERS = "transformers.utils.output_capturing"
 
 
+class Sharded(NamedTuple):
+    """A model over all ranks: its scorer, the model inside it, the same on the meta device, and its base's fingerprint."""
+
+    scorer: Scorer
+    model: LanguageModel
+    meta_model: LanguageModel
+    fingerprint: str | None
+
+
 def build(
-    ranks: Ranks, load: Callable[[], LanguageModel], settings: Training, device: torch.device
+    ranks: Ranks,
+    load: Callable[[], LanguageModel],
+    settings: Training,
+    device: torch.device,
+    load_start: Callable[[], LanguageModel] | None = None,
 ) -> tuple[FSDPEngine, LanguageModel]:
     """Return the engine, and the same model on the meta device without its adapter, from which to make a sampler's replica.
 
-    Only rank 0 calls `load`; only it holds the whole model, on the CPU, until the weights are distributed.
+    Only rank 0 calls `load`; only it holds the whole model, on the CPU, until the weights are distributed. So it is with
+    `load_start`, which loads the frozen start model when a loss compares with it.
     """
+    found = _shard_loaded(ranks, load, settings, device)
+
+    def shard_start(in_float32: bool) -> Scorer:
+        assert load_start is not None, "a loss compares with the start model"
+
+        def load_frozen() -> LanguageModel:
+            start = load_start()
+            start.module.requires_grad_(False)
+            if in_float32:
+                start.module.float()
+            return start
+
+        once = replace(settings, gradient_checkpointing=False)
+        scorer = _shard_loaded(ranks, load_frozen, once, device, found.scorer.dtype).scorer
+        scorer.image_vectors = found.model.image_vectors  # the tower is the same
+        return scorer
+
+    engine = FSDPEngine(found.scorer, found.model, ranks, shard_start, found.fingerprint)
+    return engine, found.meta_model.base or found.meta_model
+
+
+def _shard_loaded(
+    ranks: Ranks,
+    load: Callable[[], LanguageModel],
+    settings: Training,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+) -> Sharded:
+    """Return the model that rank 0 loads, sharded over all ranks. Its products are in `dtype`, or by the settings."""
     loaded: list[LanguageModel] = []
 
     def load_meta_model() -> tuple[LanguageModel, str | None]:
@@ -46,7 +90,7 @@ def build(
     if meta_model.image_vectors is not None:
         _register_recorders(meta_model.module)
     model = _over(copy.deepcopy(meta_model.module), meta_model, base=None)
-    dtype = pick_dtype(settings.autocast, meta_model, device)
+    dtype = dtype or pick_dtype(settings.autocast, meta_model, device)
     head_dtype = pick_head_dtype(model.head_dtype, dtype, device)
     scorer = Scorer(model.module, dtype, settings, head_dtype, model.image_vectors)
     with raise_as_lost_rank(ranks.rank):
@@ -55,7 +99,7 @@ def build(
         state = loaded[0].module.state_dict() if loaded else {}
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
         set_model_state_dict(scorer.module, state, options=options)
-    return FSDPEngine(scorer, model, ranks, fingerprint), meta_model.base or meta_model
+    return Sharded(scorer, model, meta_model, fingerprint)
 
 
 def empty_replica(
