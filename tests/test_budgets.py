@@ -6,6 +6,7 @@ import ast
 import math
 import statistics
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,15 @@ def n_lines(file: Path) -> int:
     return len(file.read_text(encoding="utf-8").splitlines())
 
 
+@cache
+def nodes(source: str) -> list[ast.AST]:
+    """Return the nodes of a file's syntax tree; three tests go over those of all files."""
+    return list(ast.walk(ast.parse(source)))
+
+
 def functions(source: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     """Yield every function, those inside others as well."""
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, FUNCTIONS):
             yield node
 
@@ -90,7 +97,7 @@ def faults(source: str) -> list[str]:
             found.append(f"{where}: more than two comprehensions")
         if any(is_nested_over_lines(one) for one in comprehensions):
             found.append(f"{where}: a comprehension inside one that spans lines")
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if is_id_key(node):
             found.append(f"line {node.lineno}: id() as a key")  # type: ignore[attr-defined]
         if isinstance(node, ast.Starred) and isinstance(node.value, ast.Tuple | ast.List):
@@ -117,7 +124,7 @@ def test_comprehensions_stay_rare() -> None:
     """Guards against code that is written to be short, not to be read: at most 3 comprehensions per 100 lines."""
     n_comprehensions = 0
     for file in FILES:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in nodes(file.read_text(encoding="utf-8")):
             n_comprehensions += isinstance(node, COMPREHENSIONS)
     assert 100 * n_comprehensions / sum(map(n_lines, FILES)) <= 3
 

@@ -307,13 +307,18 @@ def failing(monkeypatch: pytest.MonkeyPatch, n: int, n_bytes: int, error: BaseEx
     monkeypatch.setattr(jsonl, "append", torn)
 
 
-def test_resume_gives_the_same_file(rethink: Rethink, asked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "stops", [[(1, -1), (2, 1_000_000)], pytest.param([(0, 0), (1, 400)], marks=pytest.mark.slow)], ids=str
+)
+def test_resume_gives_the_same_file(
+    rethink: Rethink, asked: Path, monkeypatch: pytest.MonkeyPatch, stops: list[tuple[int, int]]
+) -> None:
     """Guards against answers that a stop (before, within and after a line) or other batches lose, repeat or change."""
     out = asked.parent / "a.jsonl"
     assert rethink(*VOTE, "evaluation.batch_size=6").code == 0
     assert [r["question"] for r in read(out)] == ASKED
     whole = out.read_bytes()
-    for n, n_bytes in ((0, 0), (1, -1), (1, 400), (2, 1_000_000)):
+    for n, n_bytes in stops:
         out.unlink()
         with monkeypatch.context() as patched:
             failing(patched, n, n_bytes, UserError("the disk is full"))

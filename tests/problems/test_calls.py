@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -140,21 +141,23 @@ def test_brackets_in_texts_do_not_count() -> None:
     assert calls.verify_lenient(f"So: {call} That is all.", gold).right is True
 
 
-HOSTILE = {
-    "brackets": "[" * 10**6,
-    "pairs": "{}" * 500_000,
-    "digits in a list": f"[{'7' * 90_000}]",
-    "quotes": '["' + '\\"' * 500_000,
-    "deep": f'[{{"name": "f", "arguments": {{"a": {"[" * 20_000}{"]" * 20_000}}}}}]',
-    "fences": "```" * 300_000,
-    "tags": "<tool_call>" * 90_000,
-    "many calls": f"[{FIRST}" + f",{FIRST}" * 20_000 + "]",
+HOSTILE: dict[str, Callable[[int], str]] = {
+    "brackets": lambda n: "[" * n,
+    "pairs": lambda n: "{}" * (n // 2),
+    "digits in a list": lambda n: f"[{'7' * (n // 11)}]",
+    "quotes": lambda n: '["' + '\\"' * (n // 2),
+    "deep": lambda n: f'[{{"name": "f", "arguments": {{"a": {"[" * (n // 50)}{"]" * (n // 50)}}}}}]',
+    "fences": lambda n: "```" * (n // 3),
+    "tags": lambda n: "<tool_call>" * (n // 11),
+    "many calls": lambda n: f"[{FIRST}" + f",{FIRST}" * (n // 50) + "]",
 }
 
 
-@pytest.mark.parametrize("reply", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_replies_are_wrong(reply: str) -> None:
+@pytest.mark.parametrize("n", [10**5, pytest.param(10**6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_replies_are_wrong(name: str, n: int) -> None:
     """Guards against exceptions and against quadratic searches."""
+    reply = HOSTILE[name](n)
     assert calls.verify(reply, GOLD).right is False
     assert calls.verify_lenient(reply, GOLD).right is False
 

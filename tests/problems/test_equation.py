@@ -107,9 +107,11 @@ def test_lenient_extraction_of_fractions() -> None:
     assert FORMAT.verify_lenient("\\boxed{3\\frac{15}{5}}", gold_for([3, 15, 5], 9)).right is False
 
 
-@pytest.mark.parametrize("flood", ["(" * 10**6, "1+" * 500_000, " " * 10**6 + "x", "\\frac{" * 10**5])
-def test_long_replies_have_a_short_verdict(flood: str) -> None:
+@pytest.mark.parametrize("n", [10**5, pytest.param(10**6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("unit", ["(", "1+", " ", "\\frac{"])
+def test_long_replies_have_a_short_verdict(unit: str, n: int) -> None:
     """Guards against replies that stall the verifier, overflow its stack, or fill the log."""
+    flood = unit * (n // len(unit)) + ("x" if unit == " " else "")
     for reply in (tagged(flood), flood, f"<answer>{flood}", f"\\boxed{{{flood}}}"):
         for grade in (FORMAT.verify, FORMAT.verify_lenient):
             verdict = grade(reply, GOLD)

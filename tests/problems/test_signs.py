@@ -92,7 +92,7 @@ FIRST = "signs:10-6-9=69;7-3-2=23;8-8-10=74"
     ("split", "lines", "message"),
     [
         ("dev", 3, "train, validation, test, not 'dev'"),
-        ("train", 1, "too few different problems of 1 lines with 2 numbers up to 2"),
+        ("validation", 1, "too few different problems of 1 lines with 2 numbers up to 2"),
     ],
 )
 def test_refusals(split: str, lines: int, message: str) -> None:

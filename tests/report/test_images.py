@@ -66,7 +66,7 @@ def test_each_image_is_on_the_page_once(tmp_path: Path) -> None:
 
 def test_a_photo_becomes_small_and_says_nothing_of_its_place(tmp_path: Path) -> None:
     """Guards against pages of megabytes per photo, and against places and comments of photos in a page that is shared."""
-    photo = Image.effect_noise((3000, 2000), 60).convert("RGB")
+    photo = Image.effect_noise((1500, 1000), 60).convert("RGB")
     exif = Image.Exif()
     exif[0x010E] = "secret description"
     stream = io.BytesIO()

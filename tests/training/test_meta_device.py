@@ -106,8 +106,7 @@ def losses(micro: MicroBatch, log_probs_T: Tensor) -> Tensor:
     return total
 
 
-@pytest.mark.parametrize("on", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("dtype", "on"), [(torch.float32, False), (torch.bfloat16, True)])
 def test_micro_batch(model: LanguageModel, dtype: torch.dtype, on: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and backward, for replies of several lengths to one prompt."""
     monkeypatch.setattr(Statistics, "mean", lambda *_: None)  # there are no values to add

@@ -130,7 +130,7 @@ def slow_attention(
     variant=st.sampled_from(VARIANTS),
 )
 @example(prompts=[9, 1], replies=[(0, 5), (1, 9)], window=1, n_keys=2, variant=Variant(softcap=0.8))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 def test_attention_equals_a_loop(
     prompts: list[int], replies: list[tuple[int, int]], window: int | None, n_keys: int, variant: Variant
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 import torch
@@ -142,6 +143,19 @@ def prompts() -> list[Prompt]:
     return found
 
 
+@cache
+def generated(name: str) -> list[list[int]]:
+    """Return the replies that transformers generates greedily."""
+    found: list[list[int]] = []
+    module: Any = family(name).module
+    for messages in ASKED:
+        inputs = own_inputs(family(name), messages)
+        with sdpa_attention(module):
+            out = module.generate(**inputs, max_new_tokens=N_NEW, do_sample=False, eos_token_id=1, pad_token_id=0)
+        found.append(out[0, inputs["input_ids"].shape[1] :].tolist())
+    return found
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("name", VISION)
 @pytest.mark.parametrize("cached", [False, True])
@@ -153,11 +167,8 @@ def test_greedy_replies_and_their_scores(name: str, cached: bool) -> None:
     with policy.reuse_prefixes():
         rounds = [policy.sample(prompts(), 2) for _ in range(1 + cached)]
     assert policy.n_reused_tokens > 0 or not cached
-    for messages, group in zip(ASKED, rounds[-1], strict=True):
-        inputs = own_inputs(model, messages)
-        with sdpa_attention(model.module):
-            out = model.module.generate(**inputs, max_new_tokens=N_NEW, do_sample=False, eos_token_id=1, pad_token_id=0)
-        assert [list(sample.ids) for sample in group] == [out[0, inputs["input_ids"].shape[1] :].tolist()] * 2
+    for reply, group in zip(generated(name), rounds[-1], strict=True):
+        assert [list(sample.ids) for sample in group] == [reply] * 2
     for group in policy.sample(prompts(), 2, Sampling(temperature=0.9, max_tokens=N_NEW)):
         for sample, scores in zip(group, policy.score(group), strict=True):
             assert sample.log_probs == pytest.approx(scores, abs=2e-4)

@@ -69,14 +69,14 @@ def kept_bytes(policy: LocalPolicy) -> int:
 def check_all_calls(model: LanguageModel, sampling: Sampling) -> None:
     """Check that replies with the prefix cache equal those without, over several calls."""
     plain, keeping = (LocalPolicy(model, sampling) for _ in range(2))
+    expected = [plain.sample(prompts, 3) for prompts in CALLS]
     with keeping.reuse_prefixes(), uninitialized_memory_is_nan():
-        for prompts in (*CALLS, *CALLS):
-            groups = plain.sample(prompts, 3)
+        for prompts, groups in (*zip(CALLS, expected, strict=True), *zip(CALLS, expected, strict=True)):
             assert_same_groups(keeping.sample(prompts, 3), groups)
         again = [talk(p.messages[0].content, g[0].text, "again") for p, g in zip(prompts, groups, strict=True)]
         assert_same_groups(keeping.sample(again, 2), plain.sample(again, 2))
     assert keeping.n_reused_tokens > keeping.n_prefilled_tokens
-    assert (plain.n_reused_tokens, plain.n_prefilled_tokens > 500) == (0, True)
+    assert (plain.n_reused_tokens, plain.n_prefilled_tokens > 250) == (0, True)
 
 
 def test_replies_do_not_change(any_model: LanguageModel) -> None:

@@ -33,8 +33,8 @@ def dense(model_folders: dict[str, Path]) -> dict[str, tuple[Any, Any]]:
 @pytest.mark.parametrize(
     ("kind", "number"),
     [
-        *(("qwen3", number) for number in range(32)),
-        *(pytest.param("qwen3", number, marks=pytest.mark.slow) for number in range(32, 150)),
+        *(("qwen3", number) for number in range(16)),
+        *(pytest.param("qwen3", number, marks=pytest.mark.slow) for number in range(16, 150)),
         *(pytest.param("gpt2", number, marks=pytest.mark.slow) for number in range(150, 200)),
         *(pytest.param("llama", number, marks=pytest.mark.slow) for number in range(200, 250)),
     ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from rethink.training.losses import LossSettings
 from rethink.training.losses.distill import Divergences, distill_loss, distilled_samples, pack_for_teacher
 from rethink.training.micro_batch import lay_out
 from rethink.types import Sample, Sampling
+from support.random_models import SHAPES
 from support.samples import (
     apply,
     as_sampled,
@@ -80,8 +83,14 @@ def dense_loss(module: Any, teacher: Any, part: Distill) -> Tensor:
     return part.coefficient * total / n_tokens
 
 
-@pytest.mark.parametrize("teacher", ["policy", "reference"])
-@pytest.mark.parametrize("kind", ["forward", "reverse", "jensen_shannon"])
+def _cases() -> Iterator[Any]:
+    """Yield every model, kind and teacher: fast are all of one model, and one of each other model."""
+    for case in product(SHAPES, ("forward", "reverse", "jensen_shannon"), ("policy", "reference")):
+        is_fast = case[0] == "qwen3" or case[1:] == ("forward", "reference")
+        yield pytest.param(*case, marks=() if is_fast else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("any_model", "kind", "teacher"), [*_cases()], indirect=["any_model"])
 def test_loss_and_gradient_equal_dense_tables(any_model: LanguageModel, kind: Any, teacher: Any) -> None:
     """Guards against a teacher with a gradient, the wrong model or prompt, tokens out of order, and a wrong denominator."""
     module, start = exact(any_model), moved(any_model)
