@@ -223,7 +223,8 @@ def test_reply_text_begins_with_the_prefix_but_ids_do_not(thinker: LocalPolicy) 
     pieces: list[str] = []
     streamed = thinker.stream(prompt, None, pieces.append)
     assert streamed is not None
-    assert streamed.text == "<think>\n" + "".join(pieces)
+    assert streamed.text == "".join(pieces)
+    assert pieces[0] == "<think>\n"
 
 
 def test_transcribed_replies_close_what_the_prompt_opened(thinker: LocalPolicy) -> None:

@@ -168,7 +168,7 @@ def test_invalid_bytes() -> None:
 @given(data=st.data())
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_pieces_join_to_the_text(name: str, data: st.DataObject) -> None:
-    """Guards against text that comes twice or never, for random ids of four tokenizers."""
+    """Guards against text that comes twice or never, for random ids of seven tokenizers."""
     chat = CHATS[name]
     ids = data.draw(st.lists(st.integers(1, len(chat.tokenizer) - 1), max_size=11))
     stop = data.draw(st.booleans())
