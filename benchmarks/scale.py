@@ -8,7 +8,10 @@ random model on two ranks of this machine's CPU and counts the bytes of its coll
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import socket
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -65,7 +68,7 @@ def exchanged(model: LanguageModel, itemsize: int, n_micro: int = 1) -> dict[str
 def seconds(n_bytes: float, n_gpus: int) -> float:
     """Return the time to gather (or to sum and scatter) tensors of so many bytes: each node gets the other nodes' shares
     over its network cards, while each GPU gets those of all others over NVLink."""
-    n_nodes = max(1, n_gpus // GPUS_PER_NODE)
+    n_nodes = math.ceil(n_gpus / GPUS_PER_NODE)
     own = min(n_gpus, GPUS_PER_NODE)
     over_network = n_bytes * (1 - 1 / n_nodes) / (own * NETWORK)
     over_nvlink = n_bytes * (1 - 1 / own) / NVLINK
@@ -137,24 +140,30 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             saved = random_models.save_random_model(Path(folder) / "model", "qwen3", intermediate_size=32)
             context = get_context("fork")
-            processes = [context.Process(target=count, args=(rank, saved, 29511)) for rank in range(2)]
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            processes = [context.Process(target=count, args=(rank, saved, port)) for rank in range(2)]
             for process in processes:
                 process.start()
             for process in processes:
                 process.join()
-        return
+        sys.exit(any(process.exitcode for process in processes))
     model = build_meta_model(read_config("", given.config), "bfloat16" if given.rank else "float32", given.rank)
     n = sum(p.numel() for p in model.module.parameters())
-    total = 0.0
+    total_s = 0.0
     print(
         f"{n / 1e9:.2f} billion parameters, {given.gpus} GPUs; per micro-batch of {given.tokens:,} tokens on each GPU"
     )
-    for name, n_bytes in exchanged(model, 2).items():
-        total += seconds(n_bytes, given.gpus)
+    stages = exchanged(model, 2)
+    for name, n_bytes in stages.items():
+        total_s += seconds(n_bytes, given.gpus)
         print(f"{name:22} {n_bytes / GB:8.1f} GB {seconds(n_bytes, given.gpus):7.2f} s")
     # 2 per parameter and token forward, 4 backward (2 with adapters), 2 to recompute activations, 2 for the reference
     operations = (8 if given.rank else 10) * n * given.tokens
-    print(f"{'all':22} {'':11} {total:7.2f} s, beside {operations / RATE:.1f} s of computing")
+    print(
+        f"{'all':22} {sum(stages.values()) / GB:8.1f} GB {total_s:7.2f} s, beside {operations / RATE:.1f} s of computing"
+    )
     whole = 4 * sum(p.numel() for p in model.module.parameters()) if not given.rank else 2 * n
     print(
         f"publish: gather {whole / GB:.0f} GB in {seconds(whole, given.gpus):.1f} s; send {2 * n / GB:.0f} GB in bfloat16"

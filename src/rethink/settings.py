@@ -132,7 +132,8 @@ class Training:
     - `old_log_probs`: the log-probs that ratios are relative to: the sampler's ("sampler"), or those that the trainer
       recomputes before the first optimizer step ("recomputed").
     - `reference_every`: the number of updates after which the reference of KL terms (and of other comparisons with the
-      start model) moves to the trained weights; 0 keeps the start model. It is one more model, in float32, and sharded.
+      start model) moves to the trained weights; 0 keeps the start model. A reference that moves is one more model in
+      float32, of which several GPUs hold shards.
     - `reference_mixup`: how far the reference moves: 1 replaces it; a smaller fraction makes it an average over updates.
     - `importance_sampling_mode`: with recomputed log-probs, each token's loss is multiplied by the importance weight
       recomputed / sampler: of the token ("token_truncate", "token_mask") or of its whole reply ("sequence_truncate",

@@ -115,6 +115,7 @@ def test_a_misspelled_setting_is_refused_before_torch_is_imported(options: list[
     command = ["rethink", "train", "demo-grpo", "num_generations=4", *options]
     program = f"import sys; sys.modules['torch'] = None; sys.argv = {command}; import rethink.cli; rethink.cli.main()"
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert shown.returncode == 2
     assert shown.stderr == "rethink: unknown key num_generations; TRL's setting is method.n_solve here\n"
 
 

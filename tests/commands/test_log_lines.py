@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from types import SimpleNamespace
 
+import pytest
+
+from rethink.commands import log_lines
 from rethink.commands.log_lines import LogLines, Task
 
 
@@ -40,10 +44,14 @@ def test_the_lines_end_with_an_error() -> None:
     assert len(lines) == n
 
 
-def test_the_last_line_comes_once() -> None:
+def test_the_last_line_comes_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Regression: where the minute ended in the last evaluation of a run, the run's last line was there twice."""
     lines: list[str] = []
+    now = 100.0
+    monkeypatch.setattr(log_lines, "time", SimpleNamespace(monotonic=lambda: now))
     with LogLines(lines.append) as bar:
         bar.update(bar.add_task("eval", total=3), completed=3)
+        now = 107.0
         bar._print()
-    assert lines == ["eval: 3 of 3, took 0 s"]
+        now = 130.0
+    assert lines == ["eval: 3 of 3, took 7 s"]

@@ -19,7 +19,7 @@ from rethink.evaluation.outcomes import (
     final_pass_outcomes,
     fix_outcomes,
     gain_outcomes,
-    left_out,
+    mostly_unrefined,
     refined_outcomes,
     solve_outcomes,
     solve_pass_outcomes,
@@ -104,7 +104,7 @@ def test_refinements_of_few_drafts_are_an_alarm() -> None:
     """Regression: 63 of 72 drafts were too long to refine, and the rates of the other nine stood there without a word."""
     refined = [answer("a", W, R), answer("b", R, R)]
     too_long = [answer(problem, W, overlong=True) for problem in "cde"]
-    assert left_out([*refined, *too_long[:2]]) == []
-    (alarm,) = left_out([*refined, *too_long])
+    assert mostly_unrefined([*refined, *too_long[:2]]) == []
+    (alarm,) = mostly_unrefined([*refined, *too_long])
     assert alarm.startswith("most drafts were not refined: 3 of 5 were too long to refine (")
-    assert left_out([]) == left_out(drafts("a", W, R)) == []
+    assert mostly_unrefined([]) == mostly_unrefined(drafts("a", W, R)) == []

@@ -146,7 +146,7 @@ HOSTILE: dict[str, Callable[[int], str]] = {
     "pairs": lambda n: "{}" * (n // 2),
     "digits in a list": lambda n: f"[{'7' * (n // 11)}]",
     "quotes": lambda n: '["' + '\\"' * (n // 2),
-    "deep": lambda n: f'[{{"name": "f", "arguments": {{"a": {"[" * (n // 50)}{"]" * (n // 50)}}}}}]',
+    "deep": lambda n: f'[{{"name": "f", "arguments": {{"a": {"[" * 20_000}{"]" * 20_000}}}}}]',
     "fences": lambda n: "```" * (n // 3),
     "tags": lambda n: "<tool_call>" * (n // 11),
     "many calls": lambda n: f"[{FIRST}" + f",{FIRST}" * (n // 50) + "]",

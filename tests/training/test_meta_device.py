@@ -106,7 +106,15 @@ def losses(micro: MicroBatch, log_probs_T: Tensor) -> Tensor:
     return total
 
 
-@pytest.mark.parametrize(("dtype", "on"), [(torch.float32, False), (torch.bfloat16, True)])
+@pytest.mark.parametrize(
+    ("dtype", "on"),
+    [
+        (torch.float32, False),
+        (torch.bfloat16, True),
+        pytest.param(torch.float32, True, marks=pytest.mark.slow),
+        pytest.param(torch.bfloat16, False, marks=pytest.mark.slow),
+    ],
+)
 def test_micro_batch(model: LanguageModel, dtype: torch.dtype, on: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and backward, for replies of several lengths to one prompt."""
     monkeypatch.setattr(Statistics, "mean", lambda *_: None)  # there are no values to add

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,21 @@ def test_the_reference_moves_after_every_second_update(qwen: LanguageModel) -> N
     fourth, twice = weights(trainer.model), weights(trainer.reference.model)
     for name in start:
         torch.testing.assert_close(twice[name], 0.25 * fourth[name] + 0.75 * moved[name])
+
+
+def test_only_the_copy_that_moves_is_kept(qwen: LanguageModel) -> None:
+    """Regression: the start model that was copied stayed in memory until the first move, beside the copy."""
+    loaded: list[weakref.ref[object]] = []
+
+    def load() -> LanguageModel:
+        model = copied(qwen)
+        loaded.append(weakref.ref(model.module))
+        return model
+
+    trainer = make_trainer(qwen, load, reference_every=2)
+    apply(trainer, part_of(qwen), on_policy=False)
+    gc.collect()
+    assert [model() for model in loaded] == [None]
 
 
 def test_a_reference_that_is_replaced_equals_the_policy(qwen: LanguageModel) -> None:

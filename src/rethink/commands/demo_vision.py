@@ -132,11 +132,12 @@ def _train(name: str, recipe: Recipe, before: Shown) -> Row:
     n_samples = recipe.problems_per_batch * recipe.build_method().n_solve
     for _, record in read_lines(run.folder.metrics):
         if record["phase"] != "evaluation":
-            useful.append(1 - record["zero_std_groups_frac"])
+            if record["zero_std_groups_frac"] is not None:
+                useful.append(1 - record["zero_std_groups_frac"])
             replayed.append(record.get("method/n_replayed", 0) / n_samples)
     after = describe(load_evaluation(run.folder.path).answers)
     seconds = time.perf_counter() - started
-    return Row(before, after, sum(useful) / len(useful), sum(replayed) / len(replayed), seconds)
+    return Row(before, after, sum(useful) / max(1, len(useful)), sum(replayed) / len(replayed), seconds)
 
 
 def describe(answers: Sequence[Answer]) -> Shown:

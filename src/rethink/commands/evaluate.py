@@ -28,7 +28,7 @@ from rethink.evaluation.baselines import kind_of_baseline, missing_baselines
 from rethink.evaluation.drafts import DraftColumns, drafts_from_answers, read_drafts, with_enough_drafts
 from rethink.evaluation.evaluate import Drafts, EvaluationSpec, make_setup, resumable_answers, run_evaluation
 from rethink.evaluation.gap import control_votes
-from rethink.evaluation.outcomes import left_out
+from rethink.evaluation.outcomes import mostly_unrefined
 from rethink.evaluation.results import compute_results, needs_equal_cost
 from rethink.evaluation.unchanged import ANSWERS_FILE, SUMMARY_FILE, describe_file, refuse_changed_on_resume
 from rethink.grading.sandbox.lockdown import lesser_guard
@@ -145,7 +145,7 @@ def evaluate(
         report(model, job, answers, time.perf_counter() - start, as_json)
     for alarm in unmeasured(answers):
         raise UserError(alarm)
-    for alarm in left_out(answers):
+    for alarm in mostly_unrefined(answers):
         warn(alarm)
 
 

@@ -61,7 +61,7 @@ class LogLines:
     def __init__(self, show: Callable[[str], None], interval_s: float = INTERVAL_S) -> None:
         self.show, self.interval_s = show, interval_s
         self.task: Task | None = None
-        self._last = ""
+        self._last: tuple[object, ...] = ()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
@@ -94,8 +94,11 @@ class LogLines:
             self._print()
 
     def _print(self, again: bool = True) -> None:
-        """Show the state of the task; if it is the last line once more, only `again`."""
-        line = "" if self.task is None else self.task.line(time.monotonic())
-        if line and (again or line != self._last):
+        """Show the state of the task; if nothing has changed since the last line, only `again`."""
+        if self.task is None:
+            return
+        state = (self.task, self.task.completed, self.task.note)
+        line = self.task.line(time.monotonic())
+        if line and (again or state != self._last):
             self.show(line)
-        self._last = line
+        self._last = state

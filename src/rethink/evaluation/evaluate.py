@@ -142,8 +142,8 @@ def evaluate(
         )
     if drafts is not None and settings.n > 1:
         raise UserError(
-            f"settings.n = {settings.n} has no effect with drafts: a problem gets as many attempts as it has drafts; leave "
-            "n at 1 (n_refine refines each draft several times)"
+            f"settings.n = {settings.n} has no effect with drafts: a problem gets as many attempts as it has drafts; pass "
+            "settings with n = 1 (n_refine refines each draft several times)"
         )
     spec = EvaluationSpec(problems, parse_all(settings.strategy), settings.n, settings.batch_size, drafts)
     spec.check()

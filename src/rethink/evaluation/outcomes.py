@@ -49,7 +49,7 @@ def refined_steps(answers: Iterable[Answer]) -> list[tuple[str, AnswerStep]]:
     return found
 
 
-def left_out(answers: Iterable[Answer]) -> list[str]:
+def mostly_unrefined(answers: Iterable[Answer]) -> list[str]:
     """Return an alarm if most drafts were too long to refine, so that the rates of refinements are about few of them."""
     n, n_unrefined = 0, 0
     for answer in answers:

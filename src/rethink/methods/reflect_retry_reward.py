@@ -107,7 +107,7 @@ def reward_by_retries(reflection: Sample, retries: Group) -> Sample:
     """Return the reflection with the mean reward of its graded retries; not graded if there are none."""
     rewards = [s.reward for s in retries if s.reward is not None]
     if not retries:
-        why = "the prompt of its retry was too long (sampler.max_prompt_tokens)"
+        why = "the prompt of its retry was too long (sampler.max_prompt_tokens, or the model's positions)"
         return reflection.with_verdict(Verdict(None, why))
     if not rewards:
         why = ": ".join(filter(None, ("none of its retries was graded", retries[0].why_no_reward())))

@@ -49,7 +49,7 @@ def cell_of(item: Item) -> tuple[int, int]:
 
 
 def mistaken(right: Worked, draw: random.Random) -> tuple[str, str]:
-    """Return a thought with one word changed, and a wrong answer."""
+    """Return a thought with one number or color drawn again, or cut at another word, and a wrong answer."""
     words = right.thought.split()
     place = draw.randrange(len(words))
     if words[place].isdigit():

@@ -111,11 +111,19 @@ def lay_out_pack(
 
 
 class LocalEngine:
-    """Trains in one process. On a CPU, threads share the micro-batches. `load_start` returns the frozen start model."""
+    """Trains in one process. On a CPU, threads share the micro-batches. `start` returns the frozen start model, which it
+    keeps; `load` loads one that nothing keeps."""
 
-    def __init__(self, model: LanguageModel, settings: Training, load_start: Callable[[], LanguageModel]) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        settings: Training,
+        start: Callable[[], LanguageModel],
+        load: Callable[[], LanguageModel],
+    ) -> None:
         self.model = model
-        self.load_start = load_start
+        self._start = start
+        self._load = load
         self.dtype = pick_dtype(settings.autocast, model)
         self.ranks = SINGLE_PROCESS
         self.chunk_tokens = settings.chunk_tokens
@@ -191,8 +199,9 @@ class LocalEngine:
         return found
 
     def start_model(self, in_float32: bool = False) -> WholeModel:
-        start = self.load_start()
-        return whole_copy(start, self.dtype) if in_float32 else WholeModel(start, self.dtype)
+        if in_float32:
+            return whole_copy(self._load(), self.dtype)
+        return WholeModel(self._start(), self.dtype)
 
     def clip(self, max_norm: float) -> float:
         return float(torch.nn.utils.clip_grad_norm_(self.parameters, max_norm))

@@ -6,8 +6,8 @@
    The layer that says it is thrown away.
 2. The whole model imitates worked solutions (`problems.shapes_worked`): with a thought, with an empty thought, and behind
    "wait" after a mistake. It also asks and answers sub-questions (Socratic-MCTS).
-3. The language model learns from solutions of which some have a slip and a wrong answer. So it knows more than it says, as
-   the other tiny models do. In a trial without this stage, GRPO gained nothing.
+3. The language model learns from solutions of which some have a slip and a wrong answer. So it answers worse than it
+   could, as the other tiny models do. In one trial without this stage, no gain from GRPO was seen.
 
 All stages draw new images of the train split all the time.
 """

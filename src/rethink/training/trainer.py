@@ -43,7 +43,7 @@ class Trainer:
         load_initial: Callable[[], LanguageModel],
         engine: Engine | None = None,
     ) -> None:
-        self.engine = engine or LocalEngine(model, settings, lambda: self.initial)
+        self.engine = engine or LocalEngine(model, settings, lambda: self.initial, load_initial)
         self.model = model
         self.settings = settings
         self.dtype = self.engine.dtype

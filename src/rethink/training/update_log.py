@@ -9,7 +9,7 @@ from pathlib import Path
 from rethink.build import build_prompts
 from rethink.evaluation.answers import unmeasured
 from rethink.evaluation.evaluate import evaluate
-from rethink.evaluation.outcomes import left_out
+from rethink.evaluation.outcomes import mostly_unrefined
 from rethink.evaluation.summary import evaluation_metrics
 from rethink.jsonl import SCHEMA, Record, append
 from rethink.objectives import Update
@@ -103,7 +103,7 @@ def evaluate_held_out(run: Run) -> Record:
         "phase": "evaluation",
         **evaluation_metrics(answers, settings.k),
         "evaluate_s": time.perf_counter() - start,
-        "alarms": unmeasured(answers) or left_out(answers),
+        "alarms": unmeasured(answers) or mostly_unrefined(answers),
     }
     write_records(run, run.folder.metrics, [record])
     run.trackers.log(record, answers)

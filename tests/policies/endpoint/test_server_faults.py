@@ -25,7 +25,7 @@ HARMLESS = {
 
 def options(name: str) -> dict[str, Any]:
     slow = "hang" in name or "drip" in name
-    return {"concurrency": 1, "timeout_s": 0.5 if slow else 5, "retries": 2, "warn": lambda text: None}
+    return {"concurrency": 1, "timeout_s": 1 if slow else 5, "retries": 2, "warn": lambda text: None}
 
 
 def outcome(group: tuple[Sample, ...]) -> str:

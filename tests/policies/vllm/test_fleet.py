@@ -117,6 +117,13 @@ def test_a_restarted_server_is_checked_again(qwen: LanguageModel, fakes: list[Fa
 
     assert restart("raw_logprobs") == 0
     assert "returns raw_logprobs, but training needs" in warnings[-1]
+    n_warnings = len(warnings)
+    policy.publish(policy.version + 1)
+    assert len(warnings) == n_warnings, "it is said once"
+    fakes[0].backend = "nccl"
+    assert restart("processed_logprobs") == 0
+    assert "now has the weight transfer backend nccl, the others" in warnings[-1]
+    fakes[0].backend = fakes[1].backend
     assert restart("processed_logprobs") > 0
 
 

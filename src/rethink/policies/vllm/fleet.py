@@ -103,12 +103,14 @@ class Fleet:
         before = self.label
         self.label = f"{'' if self.adapter is None else ADAPTER}{self._run}/{version}"
         for server in self.servers:
-            if server.lost_reason and server.reconnect():
-                self._receivers = []
-                fault = why_unusable(server)  # it may have been started again with other options
-                if not fault and self.adapter is not None:
-                    fault = why_no_adapter(server, self.adapter)
-                if fault:
+            reason = server.lost_reason
+            if reason and server.reconnect():
+                fault = self._why_not_again(server)
+                if not fault:
+                    self._receivers = []
+                elif fault == reason:
+                    server.lost_reason = reason  # it was said before
+                else:
                     self.mark_lost(server, fault)
         self._on_all(Server.begin_update)
         if before:
@@ -119,6 +121,16 @@ class Fleet:
         assert self._sender is not None
         self._sender.send()
         self._on_all(lambda server: server.end_update(self.label))
+
+    def _why_not_again(self, server: Server) -> str:
+        """Return why a server that answers again cannot be used, perhaps with other options than before; "" if it can."""
+        fault = why_unusable(server)
+        if not fault and self.adapter is not None:
+            fault = why_no_adapter(server, self.adapter)
+        others = {other.info.backend for other in self.alive() if other is not server}
+        if not fault and others and server.info.backend not in others:
+            fault = f"{server.url} now has the weight transfer backend {server.info.backend}, the others {others.pop()}"
+        return fault
 
     def _check_label(self, server: Server, label: str) -> None:
         """Have all weights sent if a server's are not those of this label: another run may have replaced any of them."""

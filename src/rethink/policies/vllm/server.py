@@ -47,7 +47,7 @@ class Server:
             timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, CONNECT_S)),
             # One connection per call: a kept one that the server closes just as we use it looks like a dead server.
             transport=httpx2.HTTPTransport(
-                verify=tls_context(), uds=socket, limits=httpx2.Limits(max_keepalive_connections=0)
+                verify=tls_context(True), uds=socket, limits=httpx2.Limits(max_keepalive_connections=0)
             ),
         )
 
@@ -58,7 +58,7 @@ class Server:
             base_url=self.url,
             headers={**self._headers, "Content-Type": "application/json"},
             timeout=httpx2.Timeout(None, connect=min(self.timeout_s, CONNECT_S)),
-            transport=httpx2.AsyncHTTPTransport(verify=tls_context(), uds=self.socket, limits=limits),
+            transport=httpx2.AsyncHTTPTransport(verify=tls_context(True), uds=self.socket, limits=limits),
         )
 
     async def generate(self, client: httpx2.AsyncClient, body: dict[str, Any]) -> tuple[int, bytes] | Fault:
