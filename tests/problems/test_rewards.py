@@ -270,7 +270,7 @@ def test_a_verifier_that_hangs_does_not_stop_a_run(tmp_path: Path) -> None:
 def test_example_of_the_docs(tmp_path: Path) -> None:
     """Guards against docs that do not run, terms that do not reach the records, and a module that workers do not find."""
     text = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text()
-    (code,), (table,) = re.findall(r"```python\n(.*?)```", text, re.S), re.findall(r"```toml\n(.*?)```", text, re.S)
+    (code,), (table, *_) = re.findall(r"```python\n(.*?)```", text, re.S), re.findall(r"```toml\n(.*?)```", text, re.S)
     (tmp_path / "own.py").write_text(code)
     (tmp_path / "r.toml").write_text(table)
     given = ["r.toml", "method.name=grpo", "updates=1", "problems_per_batch=16", "sampling.max_tokens=24", "out=run"]

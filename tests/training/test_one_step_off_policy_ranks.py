@@ -166,7 +166,7 @@ def test_an_error_in_sampling_on_one_rank_is_reported_once(settings: list[str], 
 def test_a_loss_that_is_not_finite_is_reported_once(settings: list[str], tmp_path: Path) -> None:
     """Guards against one message per rank, and ranks that wait for each other's samples."""
     exits = run_with_fault("training explodes", settings, tmp_path / "run")
-    assert_refused(exits, "stopped: the loss is nan", "in the 'refine' update of problem batch 1 ", "resume from it")
+    assert_refused(exits, "stopped: the loss is nan", "in the 'refine' update of problem batch 1 ", "Start a new run")
 
 
 @pytest.mark.parametrize(("fault", "thread"), [("breaks", "sampling"), ("training breaks", "training")])

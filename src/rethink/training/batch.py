@@ -90,11 +90,12 @@ class Batch:
         if run.saved is None:
             return "There is no checkpoint yet: begin again with a lower training.lr"
         last = run.folder.checkpoints / f"{run.saved:06d}"
-        export = f"`rethink export {last} --out MODEL`, and then " if run.recipe.lora.rank else ""
-        path = "MODEL" if run.recipe.lora.rank else last
+        before, path = "Start", str(last)
+        if run.recipe.lora.rank:
+            before, path = f"Call `rethink export {last} --out MODEL`, and then start", "MODEL"
         return (
-            f"The last checkpoint, {last}, is untouched, but a resumed run would end in the same way. {export}start a new "
-            f"run from its weights with a lower training.lr: model.path={path} out=DIR training.lr=..."
+            f"The last checkpoint, {last}, is untouched, but a resumed run would end in the same way. {before} a new run "
+            f"from its weights with a lower training.lr: model.path={path} out=DIR training.lr=..."
         )
 
     def _grade(self, groups: Sequence[Group]) -> list[Group]:
