@@ -35,8 +35,7 @@ def default_of(setting: Field[Any]) -> Any:
 class ModelSource:
     """A model: `[model]`.
 
-    - `path`: a folder, a GGUF file, a name on the Hugging Face hub, or "tiny", "tiny-signs" or
-      "tiny-shapes", which ship with the package.
+    - `path`: a folder, a GGUF file, a name on the hub, or "tiny", "tiny-signs" or "tiny-shapes", which ship with rethink.
     - `random`: draw random weights from the run's seed instead of loading them.
     - `dtype`: the dtype of the weights.
     - `head_dtype`: the dtype of the factors in the output layer's products, in training and in the local engine; sums and
@@ -132,8 +131,7 @@ class Training:
     - `old_log_probs`: the log-probs that ratios are relative to: the sampler's ("sampler"), or those that the trainer
       recomputes before the first optimizer step ("recomputed").
     - `reference_every`: the number of updates after which the reference of KL terms (and of other comparisons with the
-      start model) moves to the trained weights; 0 keeps the start model. A reference that moves is one more model in
-      float32, of which several GPUs hold shards.
+      start model) moves to the trained weights; 0 keeps the start model. GPUs share one more model in float32.
     - `reference_mixup`: how far the reference moves: 1 replaces it; a smaller fraction makes it an average over updates.
     - `importance_sampling_mode`: with recomputed log-probs, each token's loss is multiplied by the importance weight
       recomputed / sampler: of the token ("token_truncate", "token_mask") or of its whole reply ("sequence_truncate",
