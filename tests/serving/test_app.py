@@ -592,6 +592,24 @@ def test_a_complete_reply_has_given_its_place_back() -> None:
     run(work)
 
 
+def test_a_choice_that_exits_is_a_fault_and_gives_its_place_back() -> None:
+    """Regression: SystemExit ended the thread without a last event, so the client waited for ever, and the server had one
+    place less from then on."""
+
+    def script(prompt: Prompt, index: int, version: int) -> str:
+        raise SystemExit(3)
+
+    async def work() -> None:
+        server = FakeServer(script, limits=Limits(concurrency=1, queue=0))
+        async with asyncio.timeout(60):
+            answers = [await server.ask(stream=stream) for stream in (False, True)]
+        assert [answer.status_code for answer in answers] == [500, 500]
+        assert server.service._n_choices == 0
+        assert [note.partition(" in ")[0] for note in server.notes] == ["internal error: SystemExit"] * 2
+
+    run(work)
+
+
 def test_other_paths_answer_in_the_same_form() -> None:
     """Guards against HTML or plain text that a client cannot read."""
 

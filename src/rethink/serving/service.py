@@ -59,7 +59,7 @@ class Call:
         self.envelope = Envelope(request.model or service.model.names[0], seed)
         self._service = service
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Event | Exception] = asyncio.Queue()
+        self._queue: asyncio.Queue[Event | BaseException] = asyncio.Queue()
         self._start = time.monotonic()
 
     async def events(self) -> AsyncIterator[Event]:
@@ -68,7 +68,7 @@ class Call:
         try:
             while len(self.attempts) < self.request.n:
                 event = await self._queue.get()
-                if isinstance(event, Exception):
+                if isinstance(event, BaseException):
                     raise self._service.explain(event) from event
                 if isinstance(event, Finished):
                     self.attempts[event.choice] = event.attempt
@@ -99,10 +99,10 @@ class Call:
             teller = Teller(lambda kind, text: self._put(Piece(choice, kind, text)), self.request.stop, model.thinking)
             attempt = run_choice(self.strategy, setup, problem, teller, self.cancellation, limits)
             self._end(Finished(choice, attempt))
-        except Exception as err:
+        except BaseException as err:  # also SystemExit: the client waits for a last event
             self._end(err)
 
-    def _end(self, event: Finished | Exception) -> None:
+    def _end(self, event: Finished | BaseException) -> None:
         """Give the choice's place back before its last event: a client with a complete reply may send the next request."""
 
         def end() -> None:
@@ -176,7 +176,7 @@ class Service:
         self.metrics.requests.labels(name, str(status)).inc()
         self._check_idle()
 
-    def explain(self, error: Exception) -> ApiError:
+    def explain(self, error: BaseException) -> ApiError:
         """Return what the client gets to know about an error."""
         if isinstance(error, ApiError):
             return error
