@@ -64,7 +64,7 @@ LAUNCH = ".launch"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """config.toml, metrics.jsonl, samples.jsonl, eval/*.jsonl, images/ and checkpoints/ under one path."""
+    """config.toml, problems.json, metrics.jsonl, samples.jsonl, eval/*.jsonl, images/ and checkpoints/ under one path."""
 
     path: Path
 
@@ -79,6 +79,11 @@ class RunFolder:
     @property
     def samples(self) -> Path:
         return self.path / "samples.jsonl"
+
+    @property
+    def problems(self) -> Path:
+        """The file of hashes of the problems that the run was started with."""
+        return self.path / "problems.json"
 
     @property
     def images(self) -> Path:
@@ -104,8 +109,9 @@ class RunFolder:
         write_text(self.path / "config.toml", config)
 
     def discard(self) -> None:
-        """Remove what `create` made, if nothing has been added since."""
+        """Remove what `create` made, and the hashes of the problems, if nothing else has been added since."""
         with suppress(OSError):  # a folder that is not empty stays
+            self.problems.unlink(missing_ok=True)
             (self.path / "config.toml").unlink()
             (self.path / "eval").rmdir()
             self.path.rmdir()

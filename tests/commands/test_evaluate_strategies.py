@@ -205,8 +205,9 @@ def test_a_shorter_file_of_problems_keeps_the_answers(rethink: Rethink, tmp_path
     sums(tmp_path, "a.jsonl", [10, 11])
     refused = rethink(*given, "--resume")
     assert (refused.code, refused.out) == (2, "")
-    assert "rethink: e/answers.jsonl" in refused.err
-    assert "to resume" not in refused.err
+    assert "the evaluation problems have changed since e was started: there were 3, now there are 2" in refused.err
+    assert "another --out DIR" in refused.err
+    assert "repeat the command" not in refused.err
     assert (tmp_path / "e" / "answers.jsonl").read_bytes() == before
 
 
@@ -238,6 +239,29 @@ def test_custom_verifier_has_no_votes(rethink: Rethink, tmp_path: Path) -> None:
     assert (told.code, "no comparison" in told.err) == (0, False)
     row = rows_of(summary(tmp_path / "g"), "a.jsonl")["reflect"]
     assert (row["cost"]["baseline"], row["cost"]["gain"] is None) == ("tries", False)
+
+
+def test_columns_that_the_verifier_reads_may_not_change(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against verdicts by two versions of a column in one file: training noticed the change, an evaluation did not.
+    Columns that nothing reads may change."""
+    (tmp_path / "mine.py").write_text("def short(reply, gold, row):\n    return len(reply) < row['most']\n")
+
+    def write(most: int, note: str) -> None:
+        row = {"question": "1 2 7", "answer": "10", "most": most, "note": note}
+        (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+
+    common = [*MODEL, "--on", "a.jsonl", "--strategy", "solve"]
+    by_row = [*common, "evaluation.problems.verifier=mine:short", "--out", "e"]
+    write(5, "")
+    assert rethink(*by_row).code == 0
+    write(6, "")
+    message = "the evaluation problems have changed since e was started: other columns, which a reward function or the"
+    assert_one_message(rethink(*by_row, "--resume"), message, "another --out DIR")
+    write(5, "")
+    assert rethink(*by_row, "--resume").code == 0
+    assert rethink(*common, "--out", "f").code == 0
+    write(5, "nothing reads this")
+    assert rethink(*common, "--out", "f", "--resume").code == 0
 
 
 def test_best_needs_a_judge(rethink: Rethink, tmp_path: Path) -> None:

@@ -37,12 +37,14 @@ from rethink.lock import Lock
 from rethink.models import bundled
 from rethink.policies.base import Policy
 from rethink.problems.answer_format import read_after
+from rethink.problems.rewards import VERDICT_ONLY
 from rethink.problems.source import load_problems
 from rethink.recipe import Recipe, add_new_defaults, load_recipe, name_checkpoints, to_toml
 from rethink.report.chart import strategy_curves
 from rethink.run_folder import RunFolder
 from rethink.settings import ProblemSource
 from rethink.strategies import Setup, Strategy, check_needs, parse_all
+from rethink.training import problem_hash
 from rethink.types import Problem
 from rethink.version import __version__
 
@@ -155,13 +157,15 @@ def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
     setup = open_keeping_setup(job.recipe, policy, kept)
     if not resume:
         make_folder(job.folder)
-    folder = RunFolder(job.folder)
+    folder, problems = RunFolder(job.folder), {"evaluation": job.problems}
     with Lock(job.folder, warn) as lock:
         if resume:
             folder.check_settings(to_toml(job.recipe), add_new_defaults)
+            problem_hash.check_unchanged(folder, problems, VERDICT_ONLY, "For the new ones, choose another --out DIR")
             refuse_changed_on_resume(job.folder / ANSWERS_FILE, warn)
         else:
             folder.create(to_toml(job.recipe))
+            problem_hash.write(folder, problems)
             kept.unlink(missing_ok=True)
         try:
             answers = _answers(job, setup)
@@ -380,10 +384,7 @@ def _refuse_draft_columns(columns: DraftColumns) -> None:
 
 def _original_problems(file: Path, requested: ProblemSource) -> list[Problem]:
     """Return the problems of the evaluation that wrote a file, with the settings that this command changes."""
-    folders = (
-        file.parent,
-        file.resolve().parent.parent,
-    )  # of an evaluation, or of a training run (the file is in eval/)
+    folders = (file.parent, file.resolve().parent.parent)  # of an evaluation; of a run, whose file is in eval/
     configs = [folder / "config.toml" for folder in folders if (folder / "config.toml").is_file()]
     if not configs:
         raise UserError(f"{file} has no config.toml next to it that names its problems; name them with --on")

@@ -1,4 +1,4 @@
-"""Hashes of a run's problems, in problems.json of its folder: a run resumes only with the problems it was started with."""
+"""Hashes of problems, in problems.json of a folder: a run or an evaluation resumes only with those it was started with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from rethink.problems.rewards import Grader
 from rethink.run_folder import RunFolder
 from rethink.types import Problem
 
-FILE = "problems.json"
 NAMED = {"id": "ids", "question": "questions", "gold": "gold answers"}
 """Fields of a problem that are hashed separately, so that a message can say which of them changed."""
 COLUMNS = "columns"
@@ -23,27 +22,36 @@ COLUMNS = "columns"
 IN_ANY_ORDER = "in any order"
 TRAINING = "training"
 """The problems whose replies get rewards; those of evaluations have verdicts alone."""
+NEW_RUN = (
+    "For a new run with the new problems, choose another folder with out=DIR; with model.path=CHECKPOINT it starts from "
+    "these weights"
+)
 
 
 def write(folder: RunFolder, problems: Mapping[str, Sequence[Problem]]) -> None:
     """Write the hashes of the problems, by what they are for."""
     described = {purpose: describe(found) for purpose, found in problems.items()}
-    write_text(folder.path / FILE, to_json(described, indent=1) + "\n")
+    write_text(folder.problems, to_json(described, indent=1) + "\n")
 
 
-def check_unchanged(folder: RunFolder, problems: Mapping[str, Sequence[Problem]], grader: Grader) -> None:
+def check_unchanged(
+    folder: RunFolder, problems: Mapping[str, Sequence[Problem]], grader: Grader, advice: str = NEW_RUN
+) -> None:
     """Raise UserError unless the run was started with these problems. A run of an older version gets the hashes now."""
-    if (folder.path / FILE).is_file():
-        refuse_changed(folder, problems, grader)
+    if folder.problems.is_file():
+        refuse_changed(folder, problems, grader, advice)
     else:
         write(folder, problems)
 
 
-def refuse_changed(folder: RunFolder, problems: Mapping[str, Sequence[Problem]], grader: Grader) -> None:
+def refuse_changed(
+    folder: RunFolder, problems: Mapping[str, Sequence[Problem]], grader: Grader, advice: str = NEW_RUN
+) -> None:
     """Raise UserError if the run was started with other problems, as far as its folder says with which. Write nothing.
 
-    Columns that prompts do not show count if a reward function of the grader reads them, or the verifier."""
-    file = folder.path / FILE
+    Columns that prompts do not show count if a reward function of the grader reads them, or the verifier. `advice` says
+    how to work with the new problems."""
+    file = folder.problems
     if not file.is_file():
         return
     try:
@@ -59,8 +67,7 @@ def refuse_changed(folder: RunFolder, problems: Mapping[str, Sequence[Problem]],
         if difference:
             raise UserError(
                 f"the {purpose} problems have changed since {folder.path} was started: {difference}. Restore "
-                "them to resume. For a new run with the new problems, choose another folder with out=DIR; with "
-                "model.path=CHECKPOINT it starts from these weights"
+                f"them to resume. {advice}"
             )
 
 
