@@ -116,7 +116,7 @@ class Training:
     """The optimizer and the trainer: `[training]`.
 
     - `lr`: the peak learning rate.
-    - `schedule`: "constant", or a "linear" or "cosine" decay to 0 at the run's last update.
+    - `schedule`: "constant", or a "linear" or "cosine" decay that would be 0 after the run's last update.
     - `warmup_updates`: the number of updates in which the learning rate rises to `lr`.
     - `weight_decay`: AdamW's weight decay.
     - `betas`: AdamW's two decay rates.

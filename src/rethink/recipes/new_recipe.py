@@ -114,7 +114,7 @@ checkpoint_every = 50
 
 TRAINING = """[training]
 lr = 1e-6                           # with LoRA, about ten times as much
-# schedule = "linear"               # or "cosine": decay to 0 at the last update
+# schedule = "linear"               # or "cosine": decay to 0 after the last update
 # gradient_checkpointing = true     # less memory, more time
 
 # [lora]                            # train an adapter in place of all weights (docs/lora.md)
