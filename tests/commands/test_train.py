@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rethink.commands.train import evaluation_line, expand_run_folder, progress_
 from rethink.evaluation.fresh import NO_CONTROL
 from rethink.evaluation.intervals import Estimate
 from rethink.recipe import load_recipe
+from rethink.training.trackers import open_trackers
 from support.command_line import PLAIN, Rethink, assert_one_message
 from support.report_runs import embedded
 
@@ -50,6 +52,17 @@ def test_a_dry_run_prints_the_settings_and_writes_nothing(rethink: Rethink, tmp_
     assert load_recipe(tmp_path / "printed.toml").prompts == load_recipe(file, given).prompts
     assert load_recipe(tmp_path / "printed.toml").seed == 7
     assert "2 updates" in found.out
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_a_missing_tracker_is_told_before_large_imports(
+    rethink: Rethink, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    """Guards against seconds of importing torch before the command says that a tracker is not installed."""
+    monkeypatch.setattr(open_trackers, "find_spec", lambda _: None)
+    for module in ("rethink.training.run", "rethink.training.check"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert_one_message(rethink("train", "demo-grpo", 'trackers=["mlflow"]', *options), "mlflow is not installed")
 
 
 def test_a_dry_run_finds_mistakes(rethink: Rethink, tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from rethink.errors import UserError
+from rethink.models.model_info import read_model_info
 from rethink.recipe import changed_toml, load_recipe, to_toml
-from rethink.training.check import check_run
+from rethink.training.check import check_replies, check_run
+from rethink.types import Demonstration, Problem, Verdict
 from support.command_line import assert_one_message, in_process
 
 NO_SYSTEM = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
@@ -141,6 +143,23 @@ def test_replies_to_imitate_must_fit(tmp_path: Path) -> None:
     write_rows(tmp_path / "fits.jsonl", {"reply": half})
     given = [*settings_of(rows["reply"]), f"problems.source={tmp_path / 'fits.jsonl'}"]
     assert check_run(load_recipe(None, given)).problems
+
+
+def test_several_draws_of_generated_replies_must_fit() -> None:
+    """Guards against a check of the first draw alone: a method asks with other seeds, and may draw a longer reply."""
+    recipe = load_recipe("demo-grpo")
+    info = read_model_info(recipe.model)
+    assert info is not None
+
+    def problem(longest: int) -> Problem:
+        def demonstrate(seed: int) -> tuple[Demonstration, ...]:
+            return (Demonstration(" ".join(["26"] * (longest if seed == 2 else 5))),)
+
+        return Problem("p", "26", "26", lambda reply, gold: Verdict(True), demonstrate, solve="{question}")
+
+    check_replies(recipe, [problem(50)], info)
+    with pytest.raises(UserError, match=r"the solve reply of problem p has 1\d\d .* the model's 128 positions"):
+        check_replies(recipe, [problem(130)], info)
 
 
 def settings_of(row: dict[str, str]) -> list[str]:

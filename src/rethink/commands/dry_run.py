@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rethink.commands.console import print_result, warn
-from rethink.commands.train import expand_run_folder
+from rethink.commands.train import load_checked
 from rethink.errors import UserError
 from rethink.objectives import Update, split_into_steps
 from rethink.plan.token_counts import Lengths, count_batch
 from rethink.printable import printable_line
 from rethink.problems.source import needs_hub
-from rethink.recipe import Recipe, changed_toml, load_recipe, to_toml
+from rethink.recipe import Recipe, changed_toml, to_toml
 from rethink.run_folder import RunFolder
 from rethink.settings import ProblemSource
 from rethink.types import Problem
@@ -32,7 +32,7 @@ def dry_run(recipe: str, settings: Sequence[str], show_all: bool, resume: bool) 
     """Print the settings that differ from the defaults, or all of them, and what the run would do.
 
     Load no weights, and no data from the hub. Raise UserError for whatever `rethink train` would refuse."""
-    resolved = load_recipe(*expand_run_folder(recipe, settings))  # before torch is imported, which takes seconds
+    resolved = load_checked(recipe, settings)
     from rethink.training.check import check_run
     from rethink.training.no_effect import doubtful_settings
     from rethink.training.problem_hash import TRAINING, refuse_changed

@@ -19,11 +19,12 @@ from rethink.grading.sandbox.lockdown import lesser_guard
 from rethink.jsonl import Record, read_lines
 from rethink.models.bundled import is_run
 from rethink.printable import align_columns
-from rethink.recipe import load_recipe
+from rethink.recipe import Recipe, load_recipe
 from rethink.report.outcome import alarm_kind, describe_alarms, describe_training, has_trained_nothing
 from rethink.report.page import REPORT_FILE, LivePage
 from rethink.run_folder import START, RunFolder
 from rethink.signals import Stop, stop_gracefully
+from rethink.training.trackers import check_trackers
 
 if TYPE_CHECKING:
     from rethink.training.run import Run
@@ -35,7 +36,7 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
     Under torchrun the processes share the work and only rank 0 prints. When torchrun restarts them after a failure, the
     run resumes from its newest checkpoint. Exit with code 1 if the whole run has trained nothing.
     """
-    resolved = load_recipe(*expand_run_folder(recipe, settings))  # before torch is imported, which takes seconds
+    resolved = load_checked(recipe, settings)
     from rethink.training.no_effect import doubtful_settings
     from rethink.training.run import open_run
 
@@ -120,6 +121,14 @@ def _describe_loss(run: Run) -> str:
         return "which loses everything: there is no checkpoint yet"
     n = run.trainer.version - run.saved
     return f"which loses {n} update{'s' * (n != 1)}" if n else "which loses no update"
+
+
+def load_checked(recipe: str, settings: Sequence[str]) -> Recipe:
+    """Return the recipe. Raise UserError for what can be found out before torch is imported, which takes seconds: wrong
+    settings, and trackers that are not installed."""
+    resolved = load_recipe(*expand_run_folder(recipe, settings))
+    check_trackers(resolved.trackers)
+    return resolved
 
 
 def expand_run_folder(recipe: str, settings: Sequence[str]) -> tuple[str, list[str]]:

@@ -21,13 +21,16 @@ from rethink.strategies import check_needs, parse_all
 from rethink.training import optimizer
 from rethink.training.no_effect import settings_without_effect
 from rethink.training.trackers import check_trackers
-from rethink.types import Message, Problem
+from rethink.types import Demonstration, Message, Problem
 
 FOLLOW_UP = (Message("assistant", "a draft"), Message("user", "a request"))
 """Stands for the prompts of phases that have no text among `prompts`."""
 
 TEMPLATE_BYTES = 1000
 """More than chat templates add to a conversation of a few turns, also if they write a system message."""
+
+DRAWS = 4
+"""The draws of a generated problem's replies to imitate that are checked. Those of files are always the same."""
 
 
 @dataclass(frozen=True)
@@ -179,8 +182,7 @@ def check_replies(recipe: Recipe, problems: Sequence[Problem], info: ModelInfo) 
     if limit is None:
         return
     for problem in problems:
-        given = problem.demonstrate(0) if problem.demonstrate is not None else ()
-        for shown in (*given, *(problem.preference or ())):
+        for shown in _given_replies(problem):
             messages = prompts.messages(problem, shown.phase, shown.shown, shown.turns)
             n_bytes = sum(len(message.content.encode()) for message in messages) + len(shown.reply.encode())
             if n_bytes + TEMPLATE_BYTES <= limit and not problem.all_images:
@@ -192,6 +194,15 @@ def check_replies(recipe: Recipe, problems: Sequence[Problem], info: ModelInfo) 
                     f"the {shown.phase} reply of problem {problem.id} has {n} tokens with its prompt, more than the "
                     f"model's {limit} positions; remove its row, or shorten it"
                 )
+
+
+def _given_replies(problem: Problem) -> list[Demonstration]:
+    """Return the replies that a problem has to learn from, each once."""
+    found = list(problem.preference or ())
+    if problem.demonstrate is not None:
+        for seed in range(DRAWS):
+            found += problem.demonstrate(seed)
+    return list(dict.fromkeys(found))
 
 
 def _prompts(recipe: Recipe) -> Prompts:
