@@ -127,6 +127,37 @@ def test_a_restarted_server_is_checked_again(qwen: LanguageModel, fakes: list[Fa
     assert restart("processed_logprobs") > 0
 
 
+@pytest.mark.parametrize("is_missed", [True, False])
+def test_a_server_restarted_with_another_model_is_left_out(
+    qwen: LanguageModel, fakes: list[FakeVllm], is_missed: bool
+) -> None:
+    """Guards against samples of another base model of the same shape, under an adapter or a config that is not its, also
+    where the restart was over before anybody asked for a sample."""
+    warnings: list[str] = []
+    policy = make_policy(qwen, *fakes[:2], warn=warnings.append)
+    policy.publish(1)
+
+    def restart(model: str) -> int:
+        """Restart the first server, and return how many requests it gets after the next update."""
+        fakes[0].kill()
+        if is_missed:
+            policy.sample(PROMPTS, 3)
+        fakes[0].model["model"] = model
+        fakes[0].start()
+        policy.publish(policy.version + 1)
+        n_before = len(fakes[0].requests)
+        policy.sample(PROMPTS, 3)
+        return len(fakes[0].requests) - n_before
+
+    assert restart("other") == 0
+    assert "now serves other, before tiny" in warnings[-1]
+    n_warnings = len(warnings)
+    policy.publish(policy.version + 1)
+    assert len(warnings) == n_warnings, "it is said once"
+    assert restart("tiny") > 0
+    assert fakes[0].label == fakes[1].label
+
+
 def test_a_frozen_tower_is_sent_once(tmp_path: Path, fakes: list[FakeVllm]) -> None:
     """Guards against gigabytes that never change in each update, a server without them, and a layer of the language model
     that is taken for one of the tower."""

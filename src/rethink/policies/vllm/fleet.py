@@ -127,14 +127,21 @@ class Fleet:
         fault = why_unusable(server)
         if not fault and self.adapter is not None:
             fault = why_no_adapter(server, self.adapter)
+        if not fault and server.info.model != server.model:
+            fault = f"{server.url} now serves {server.info.model}, before {server.model}; restart it with that model"
         others = {other.info.backend for other in self.alive() if other is not server}
         if not fault and others and server.info.backend not in others:
             fault = f"{server.url} now has the weight transfer backend {server.info.backend}, the others {others.pop()}"
         return fault
 
     def _check_label(self, server: Server, label: str) -> None:
-        """Have all weights sent if a server's are not those of this label: another run may have replaced any of them."""
+        """Have all weights sent if a server's are not those of this label: another run may have replaced any of them, or
+        the server was restarted. Raise ServerLost if it can then no longer be used."""
         if server.weight_label() != label:
+            server.request_info()
+            fault = self._why_not_again(server)
+            if fault:
+                raise ServerLost(fault)
             self._receivers = []
 
     def sleep(self) -> None:

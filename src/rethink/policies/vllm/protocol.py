@@ -43,9 +43,11 @@ HOW_TO_START_WITH_ADAPTERS = (
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """A server's configuration. `backend` is its weight transfer backend, "" if it has none; `lora_dtype` is the dtype of
-    adapters, "" if it loads none, and `lora_modules` are the layers that use them, None if all do."""
+    """A server's configuration. `model` is the name or folder of its model; `backend` is its weight transfer backend, "" if
+    it has none; `lora_dtype` is the dtype of adapters, "" if it loads none, and `lora_modules` are the layers that use
+    them, None if all do."""
 
+    model: str
     backend: str
     logprobs_mode: str
     max_model_len: int
@@ -161,6 +163,7 @@ def read_info(payload: Any, world_size: Any) -> ServerInfo:
     config = payload["vllm_config"]
     model, transfer, lora = config["model_config"], config["weight_transfer_config"], config["lora_config"]
     return ServerInfo(
+        model=str(model["model"]),
         backend="" if transfer is None else str(transfer["backend"]),
         logprobs_mode=str(model["logprobs_mode"]),
         max_model_len=int(model["max_model_len"]),

@@ -27,8 +27,8 @@ class ServerLost(Exception):
 
 
 class Server:
-    """The address and state of a server. `lost_reason` is "" while it is used. A server with a Unix socket is colocated:
-    it runs for this process only, on the same device."""
+    """The address and state of a server. `lost_reason` is "" while it is used, and `model` is what it served at first. A
+    server with a Unix socket is colocated: it runs for this process only, on the same device."""
 
     def __init__(self, url: str, *, socket: str | None = None, key: str = "", timeout_s: float) -> None:
         self.url = url
@@ -36,6 +36,7 @@ class Server:
         self.colocated = socket is not None
         self.timeout_s = timeout_s
         self.lost_reason = ""
+        self.model = ""
         self.on_close: Callable[[], object] = lambda: None
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._sleeping = False
@@ -91,13 +92,17 @@ class Server:
     @property
     def info(self) -> ServerInfo:
         """The server's configuration, requested once; may raise ServerLost."""
-        if self._info is None:
-            world_size = self.call("/get_world_size", method="GET")
-            payload = self.call("/server_info", method="GET", config_format="json")
-            try:
-                self._info = read_info(payload, world_size)
-            except (LookupError, TypeError, ValueError) as err:
-                raise ServerLost(f"its /server_info is not that of vLLM 0.32: {type(err).__name__} {err}") from err
+        return self._info or self.request_info()
+
+    def request_info(self) -> ServerInfo:
+        """Return the present configuration, which a restart may have changed. Raise ServerLost if it cannot be read."""
+        world_size = self.call("/get_world_size", method="GET")
+        payload = self.call("/server_info", method="GET", config_format="json")
+        try:
+            self._info = read_info(payload, world_size)
+        except (LookupError, TypeError, ValueError) as err:
+            raise ServerLost(f"its /server_info is not that of vLLM 0.32: {type(err).__name__} {err}") from err
+        self.model = self.model or self._info.model
         return self._info
 
     def begin_update(self) -> None:
