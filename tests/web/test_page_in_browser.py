@@ -10,7 +10,8 @@ import pytest
 
 from rethink.jsonl import append
 from rethink.report.page import write_report
-from support.report_runs import HOSTILE, answer, sample, step, training_folder, update_record
+from rethink.run_folder import RunFolder
+from support.report_runs import HOSTILE, answer, estimate, held_out, sample, step, training_folder, update_record
 from web.browser import Watched, chromium, open_page
 
 pytestmark = pytest.mark.slow
@@ -89,6 +90,22 @@ def test_the_numbers_of_training_are_shown(browser: Any, report: Path) -> None:
         "kept right": 40,
         "still wrong": 40,
     }
+    watched.assert_quiet()
+    page.close()
+
+
+def test_a_run_without_refinement_has_no_flow(browser: Any, tmp_path: Path) -> None:
+    """Guards against a box of zeros, with links to no replies, beside the table of a run whose answers are not refined."""
+    run = RunFolder(tmp_path / "run")
+    run.create('out = "run"\n')
+    nothing = {name: estimate(0.0, 0) | {"value": None} for name in ("refined", "gain", "fix", "damage")}
+    none = dict.fromkeys(("right_right", "right_wrong", "wrong_right", "wrong_wrong"), 0)
+    append(run.metrics, [update_record(1), held_out(2, 0.4, **nothing, transitions=none)])
+    watched = open_page(browser, write_report(run), viewport={"width": 1300, "height": 800})
+    page = watched.page
+    page.wait_for_selector("table.numbers")
+    assert "40.0" in page.locator("table.numbers").inner_text()
+    assert page.locator(".flow-box").count() == 0
     watched.assert_quiet()
     page.close()
 

@@ -12,6 +12,11 @@ interface Ribbon {
   to: 0 | 1;
 }
 
+/** The graded pairs of a draft and its refinement; there are none without refinement. */
+export function countPairs(of: Transitions): number {
+  return of.right_right + of.right_wrong + of.wrong_right + of.wrong_wrong;
+}
+
 export function Flow({ of, href }: { of: Transitions; href: (transition: string) => string }) {
   const ribbons: Ribbon[] = [
     { name: "kept right", n: of.right_right, from: 0, to: 0 },
@@ -19,7 +24,7 @@ export function Flow({ of, href }: { of: Transitions; href: (transition: string)
     { name: "fixed", n: of.wrong_right, from: 1, to: 0 },
     { name: "still wrong", n: of.wrong_wrong, from: 1, to: 1 },
   ];
-  const total = ribbons.reduce((sum, ribbon) => sum + ribbon.n, 0);
+  const total = countPairs(of);
   if (total === 0) return null;
   const scale = (HEIGHT - GAP) / total;
   const before = [of.right_right + of.right_wrong, of.wrong_right + of.wrong_wrong];

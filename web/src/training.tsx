@@ -2,7 +2,7 @@
 import { useMemo, useState } from "preact/hooks";
 
 import { Chart, type ChartProps, type Line } from "./chart";
-import { Flow, FlowList } from "./flow";
+import { Flow, FlowList, countPairs } from "./flow";
 import { percent } from "./format";
 import { Gain, Rate, Tile, hasFresh } from "./rates";
 import { toHash } from "./route";
@@ -149,7 +149,7 @@ function HeldOutTable({ run, named }: { run: TrainingRun; named: boolean }) {
           <p class="dim">{visible(note)}.</p>
         ))}
       </div>
-      {shown.transitions && (
+      {shown.transitions && countPairs(shown.transitions) > 0 && (
         <div class="flow-box">
           <h3>After {shown.update} updates</h3>
           <Flow of={shown.transitions} href={href} />
