@@ -12,6 +12,7 @@ from rethink.problems import gym
 from rethink.problems.source import ANSWER_FORMATS, answer_format_of, load_problems
 from rethink.settings import ProblemSource
 from rethink.types import Problem
+from support.cpu_limit import cpu_limit
 
 TIDE, FERRY = '{"name":"tide","arguments":{"port":"Oban","day":5}}', '{"name": "ferry", "arguments": {}}'
 SORTED_TIDE, SORTED_FERRY = '{"arguments":{"day":5,"port":"Oban"},"name":"tide"}', '{"arguments":{},"name":"ferry"}'
@@ -100,7 +101,8 @@ def test_extract_answer_from_hostile_replies(name: str) -> None:
     assert extract is not None
     for reply in HOSTILE:
         for lenient in (False, True):
-            found = extract(reply, lenient, QUESTIONS.get(name, ""))
+            with cpu_limit():
+                found = extract(reply, lenient, QUESTIONS.get(name, ""))
             assert found is None or len(found) <= gym.MAX_ANSWER + 2 * len(reply)
 
 

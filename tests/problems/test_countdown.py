@@ -13,6 +13,7 @@ from rethink.problems import countdown
 from rethink.problems.countdown import equal_answers, extract_answer, numbers_and_target, problems, solutions, verify
 from rethink.settings import Replies
 from rethink.types import Demonstration, Problem
+from support.cpu_limit import cpu_limit
 
 GOLD = "3 7 5 -> 26"
 
@@ -57,7 +58,8 @@ BLANKS = "3" + " " * 10**6 + "* 7 = 22 ; 22 + 5 = 27"
 @pytest.mark.parametrize("reply", ["3 * 7 = 21 ; " * 80_000, "?" * 10**6, "3 " * 500_000, "9" * 10**6, BLANKS])
 def test_long_replies_have_a_short_reason(reply: str) -> None:
     """Guards against replies that stall the verifier, or fill the log with their reason."""
-    verdict = verify(reply, GOLD)
+    with cpu_limit():
+        verdict = verify(reply, GOLD)
     assert verdict.right is False
     assert len(verdict.reason) < 200
 

@@ -15,6 +15,7 @@ from pyarrow import parquet
 from rethink.errors import UserError
 from rethink.problems.equation import FORMAT, equal_answers, extract_answer, numbers_and_target
 from rethink.problems.rows import Columns, Row
+from support.cpu_limit import cpu_limit
 
 GOLD = '{"numbers":[3,7,5],"target":26}'
 GOLD_2 = '{"numbers":[8,3,8,3],"target":24}'  # 8 / (3 - 8 / 3): only through a fraction
@@ -114,7 +115,8 @@ def test_long_replies_have_a_short_verdict(unit: str, n: int) -> None:
     flood = unit * (n // len(unit)) + ("x" if unit == " " else "")
     for reply in (tagged(flood), flood, f"<answer>{flood}", f"\\boxed{{{flood}}}"):
         for grade in (FORMAT.verify, FORMAT.verify_lenient):
-            verdict = grade(reply, GOLD)
+            with cpu_limit():
+                verdict = grade(reply, GOLD)
             assert verdict.right is False
             assert len(verdict.reason) < 200
             assert len(verdict.extracted or "") <= 200
