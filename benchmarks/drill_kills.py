@@ -20,7 +20,7 @@ SMALL = (
     *("problems.limit=24", "out=run"),
 )
 LORA = ("lora.rank=4",)
-AHEAD = ("one_step_off_policy=true",)
+AHEAD = ("async_level=1",)
 QUANTIZED = ("training.optimizer=adamw8bit",)
 TRAINING = {
     "GRPO": ("demo-grpo",),

@@ -83,7 +83,7 @@ def test_the_columns_of_an_update() -> None:
     graded = graded_sample(0, True)
     written = {*describe_groups([(graded,)]), "fix", "damage", *Meter().read_and_reset(), *statistics()}
     written |= keys_of_record(PACKAGE / "training" / "update_log.py", "write")
-    written |= keys_of_record(PACKAGE / "training" / "one_step_off_policy.py", "train")
+    written |= keys_of_record(PACKAGE / "training" / "sampling_ahead.py", "train")
     placeholders = {"reward/NAME", "accuracy/turn_N", "method/NAME", "lag/..."}
     assert named_under("metrics.jsonl: an update") == written | placeholders
 

@@ -25,7 +25,7 @@ SAMPLING = "temperature max_tokens top_p top_k"
 # Each new key is a decision: add it here, and say in the commit why a default is not enough.
 KEYS = {
     "": """out seed updates problems_per_batch checkpoint_every checkpoint_minutes keep_checkpoints n_logged_samples
-        trackers one_step_off_policy method""",
+        trackers async_level method""",
     "model.": MODEL,
     "problems.": PROBLEMS,
     "rewards.": "function weight name only_if_right timeout_s memory_gib sandbox in_process",

@@ -144,7 +144,7 @@ def older(folder: RunFolder, *lines: str) -> str:
     return text
 
 
-NEWER = ("one_step_off_policy = false", 'optimizer = "adamw"', '[lora]\nrank = 0\nalpha = 32.0\ntargets = "all-linear"')
+NEWER = ("async_level = 0", 'optimizer = "adamw"', '[lora]\nrank = 0\nalpha = 32.0\ntargets = "all-linear"')
 
 
 def test_an_older_folder_resumes_with_the_default_of_a_new_key(run: RunFolder) -> None:

@@ -58,7 +58,8 @@ class Recipe:
     - `n_logged_samples`: the number of samples per update that are written to samples.jsonl.
     - `trackers`: experiment trackers that get each record of metrics.jsonl, and some samples of each evaluation:
       "tensorboard", "wandb", "trackio", "mlflow" (docs/trackers.md).
-    - `one_step_off_policy`: sample the next problem batch while the last update of this one trains (docs/performance.md).
+    - `async_level`: how many problem batches sampling may be ahead of training; 0 samples and trains in turn, 1 is one-step
+      off-policy (docs/performance.md).
     - `model`: the model to train or evaluate; see `ModelSource`.
     - `method`: the method's name and its settings (docs/methods/README.md). `method.objective` names a preset, such as
       "gspo", for all objectives of the method (docs/losses.md); single settings of these win, but on the command line the
@@ -80,7 +81,7 @@ class Recipe:
     keep_checkpoints: PositiveInt = 2
     n_logged_samples: NonNegativeInt = 8
     trackers: tuple[str, ...] = ()
-    one_step_off_policy: bool = False
+    async_level: NonNegativeInt = 0
     model: ModelSource = ModelSource()
     method: dict[str, Any] = field(default_factory=lambda: {"name": "think_twice"})
     problems: ProblemSource = ProblemSource()

@@ -63,6 +63,22 @@ def run(tasks: Sequence[Callable[[Event], T]]) -> list[T]:
     return [future.result() for future in futures]
 
 
+class Background:
+    """One thread that runs tasks in order, with as many cores as the thread that makes it, and on the caller's GPU."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "rethink-background", _limit_cores, (torch.get_num_threads(),))
+
+    def submit(self, task: Callable[[], T]) -> Future[T]:
+        """Return the future of a task, which begins once those before it have ended."""
+        gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+        return self._pool.submit(_run_task, lambda _stop: task(), Event(), gpu)
+
+    def close(self) -> None:
+        """Wait for the running task to end, and drop those that have not begun."""
+        self._pool.shutdown(cancel_futures=True)
+
+
 def alone(work: Callable[[], T]) -> T:
     """Return the result of work that always runs on one core, so that it has the same bits in whichever thread it is asked
     for. On a GPU, it makes no difference."""

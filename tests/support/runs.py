@@ -22,7 +22,7 @@ from support.trained import bits, same
 THINK_TWICE = ("method.name=think_twice", "method.n_solve=5", "method.n_refine=3", "method.solve.n_steps=2")
 """Two updates per batch, the first with two optimizer steps."""
 
-OFF_POLICY = "one_step_off_policy=true"
+OFF_POLICY = "async_level=1"
 
 Make = Callable[..., Recipe]
 

@@ -41,7 +41,7 @@ REFUSED = {
         'training.importance_sampling_clip_min has no effect: training.importance_sampling_mode is "none"'
     ),
     "training.importance_sampling_clip_min=2": "clip_min = 2 must be below importance_sampling_clip_max = 2",
-    "training.old_log_probs=recomputed training.importance_sampling_mode=none one_step_off_policy=true": (
+    "training.old_log_probs=recomputed training.importance_sampling_mode=none async_level=1": (
         'set training.importance_sampling_mode, such as "token_truncate"'
     ),
     "training.importance_sampling_mode=sequence": '"none", "token_truncate", "token_mask", "sequence_truncate" or',

@@ -44,7 +44,7 @@ def settings(
     folder = tmp_path_factory.mktemp("problems")
     given = run_settings(folder, model_folders["qwen3"], n_problems=17)
     general = [setting for setting in given if not setting.startswith("method")]
-    schedule = f"one_step_off_policy={str(request.param != 'synchronous').lower()}"
+    schedule = f"async_level={int(request.param != 'synchronous')}"
     return [*general, *evaluation_settings(folder), *FILLED, SCHEDULES[request.param], schedule]
 
 
@@ -76,9 +76,8 @@ def assert_same_filling(ours: Path, theirs: Path) -> None:
 
 
 def asked(counters: dict[str, Any]) -> list[list[str]]:
-    """Return the prompts of the batch that is sampled ahead, by round."""
-    ahead = counters["sampled_ahead"] or {"calls": []}
-    return [call["asked"] for call in ahead["calls"]]
+    """Return the prompts of the batches that are sampled ahead, by call."""
+    return [call["asked"] for ahead in counters["sampled_ahead"] for call in ahead["calls"]]
 
 
 def test_two_ranks_make_the_run_of_one_process(settings: list[str], one_process_run: Path, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ MOVING = ("method.name=grpo", "method.n_solve=3", "method.solve.kl_coef=0.1", "t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("schedule", [OFF_POLICY, "one_step_off_policy=false"])
+@pytest.mark.parametrize("schedule", [OFF_POLICY, "async_level=0"])
 def test_a_run_resumes_with_its_reference(schedule: str, make: Make) -> None:
     """Guards against a reference that is not restored: resumed at update 5 with one that moved at 2 and 4."""
     settings = (*MOVING, "training.reference_mixup=0.3", schedule)

@@ -75,9 +75,7 @@ def make(model: Path, problems: Path, tmp_path: Path) -> Make:
     return recipe
 
 
-@pytest.mark.parametrize(
-    "more", ["", "one_step_off_policy=true", "lora.rank=2", "training.gradient_checkpointing=true"]
-)
+@pytest.mark.parametrize("more", ["", "async_level=1", "lora.rank=2", "training.gradient_checkpointing=true"])
 def test_a_resumed_run_is_the_same(make: Make, more: str) -> None:
     """Guards against ids or vectors of images that depend on the process, and samples of a checkpoint whose images are
     lost. The run that is resumed has computed no image before."""

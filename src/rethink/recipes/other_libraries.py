@@ -60,6 +60,7 @@ vllm_mode | sampler.urls | without URLs, the run starts vLLM itself
 vllm_server_base_url | sampler.urls | a list
 vllm_server_host | sampler.urls | a list of addresses such as "http://HOST:PORT"
 vllm_server_timeout | sampler.timeout_s |
+max_staleness | async_level | it counts problem batches, not updates
 vllm_gpu_memory_utilization | sampler.gpu_memory |
 vllm_importance_sampling_correction | training.old_log_probs | "recomputed"; false is importance_sampling_mode = "none"
 vllm_importance_sampling_mode | training.importance_sampling_mode | with training.old_log_probs = "recomputed"

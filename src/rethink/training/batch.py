@@ -26,7 +26,8 @@ class Batch:
     """Problem batch `number` of a run. Iterating over `updates` runs the method; train on each before taking the next.
 
     It takes its problems from a copy of the stream. `policy` replaces the run's policy, and `wrap_role(name, policy)` the
-    policies that are not trained."""
+    policies that are not trained. `wait` is called before anything but the policies is used. `n_overlong` is the number of
+    over-long prompts so far, when the last update was ready."""
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Batch:
         stream: ProblemStream,
         policy: Policy | None = None,
         wrap_role: Callable[[str, Policy], Policy] = lambda name, policy: policy,
+        wait: Callable[[], None] = lambda: None,
     ) -> None:
         self.run = run
         self.number = number
@@ -43,7 +45,9 @@ class Batch:
         self.problems = self.stream.next_batch()
         self.state = state
         self.meter = Meter()
+        self.n_overlong = 0
         self._wrap_role = wrap_role
+        self._wait = wait
         metered = MeteredPolicy(policy or run.policy, self.meter)
         actors = Actors(
             metered,
@@ -54,7 +58,7 @@ class Batch:
             run.ranks.sampling_group,
             self.stream.more,
         )
-        self.updates: Iterator[Update] = run_method(run.method, actors, self.problems)
+        self.updates = self._counted(run_method(run.method, actors, self.problems))
 
     def run_to_first_update(self) -> None:
         """Run the method up to its first update, and keep that as the first of `updates`."""
@@ -84,6 +88,14 @@ class Batch:
             raise CommonError(f"stopped: {err} in {description} ({ids}, ...). {self._what_next()}") from err
         return numbers
 
+    def _counted(self, updates: Iterator[Update]) -> Iterator[Update]:
+        """Yield the updates, each after it has set `n_overlong`."""
+        for i, update in enumerate(updates):
+            if i:
+                self._wait()
+            self.n_overlong = self.run.policy.n_overlong
+            yield update
+
     def _what_next(self) -> str:
         """Return what to do after numbers that are not finite. A resumed run would come to the same ones."""
         run = self.run
@@ -99,10 +111,12 @@ class Batch:
         )
 
     def _grade(self, groups: Sequence[Group]) -> list[Group]:
+        self._wait()
         with self.meter.stage("grade_s"):
             return self.run.grader(groups)
 
     def _role(self, name: Any) -> Policy:
+        self._wait()
         return MeteredPolicy(self._wrap_role(name, self.run.role(name)), self.meter, role=True)
 
 
@@ -121,7 +135,7 @@ def refuse_overlong(update: Update, positions: int | None) -> None:
 
 
 class Synchronous:
-    """The ordinary schedule: sample, train, sample, train. `OneStepOffPolicy` overlaps them."""
+    """The ordinary schedule: sample, train, sample, train. `SamplingAhead` overlaps them."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -131,7 +145,12 @@ class Synchronous:
 
     def train(self, batch: Batch, update: Update) -> Metrics:
         self.run.policy.release_memory()
-        return batch.train(update)
+        metrics = batch.train(update)
+        self.run.policy.publish(self.run.trainer.version)
+        return metrics
 
     def finish_batch(self, batch: Batch) -> None:
         self.run.stream = batch.stream
+
+    def close(self) -> None:
+        return

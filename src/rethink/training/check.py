@@ -94,9 +94,9 @@ def check_settings(recipe: Recipe) -> Method:
         raise UserError("lora.rank adapts existing weights, but model.random initializes them at random; set one only")
     training = recipe.training
     weighted = training.old_log_probs == "sampler" or training.importance_sampling_mode != "none"
-    if recipe.one_step_off_policy and not weighted:
+    if recipe.async_level and not weighted:
         raise UserError(
-            'one_step_off_policy trains on samples of older weights, and with training.old_log_probs = "recomputed" only '
+            'async_level above 0 trains on samples of older weights, and with training.old_log_probs = "recomputed" only '
             'importance weights correct for that; set training.importance_sampling_mode, such as "token_truncate"'
         )
     for message in settings_without_effect(recipe):

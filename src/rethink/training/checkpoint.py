@@ -32,8 +32,8 @@ PLAIN = (str, int, float, bool, type(None))
 @dataclass(frozen=True)
 class Counters:
     """The progress of a run. `n_batches` counts the finished problem batches, `position` is that of the problem stream,
-    `state` is the method's state, and `sampled_ahead` is what was sampled for the next batch
-    (`training.one_step_off_policy`). Everything else follows from seeds.
+    `state` is the method's state, and `sampled_ahead` is what was sampled for each of the next batches
+    (`training.sampling_ahead`). Everything else follows from seeds.
 
     `evaluation_due`: the held-out evaluation of these weights comes next. `interim`: the checkpoint only guards against a
     loss, and the next one replaces it, so which checkpoints stay does not depend on clocks and stops. `logs`: the size and
@@ -44,7 +44,7 @@ class Counters:
     n_optimizer_steps: int
     n_overlong: int
     state: dict[str, Any] = field(default_factory=dict)
-    sampled_ahead: dict[str, Any] | None = None
+    sampled_ahead: list[dict[str, Any]] = field(default_factory=list)
     evaluation_due: bool = False
     interim: bool = False
     logs: dict[str, Any] = field(default_factory=dict)

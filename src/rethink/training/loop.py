@@ -9,8 +9,8 @@ from rethink.distributed import CommonError
 from rethink.jsonl import Record
 from rethink.training import checkpoint
 from rethink.training.batch import Synchronous
-from rethink.training.one_step_off_policy import OneStepOffPolicy
 from rethink.training.run import Run
+from rethink.training.sampling_ahead import SamplingAhead
 from rethink.training.update_log import UpdateLog, evaluate_held_out
 
 SAVING_FRAC = 0.05
@@ -36,16 +36,17 @@ def train(run: Run) -> Iterator[Record]:
     ['solve', 'evaluation']
     """
     run.ranks.on_rank0(run.lock.take)
+    schedule = SamplingAhead(run) if run.recipe.async_level else Synchronous(run)
     try:
-        yield from _train(run)
+        yield from _train(run, schedule)
     finally:
+        schedule.close()
         run.trackers.close()
         run.lock.release()
 
 
-def _train(run: Run) -> Iterator[Record]:
+def _train(run: Run, schedule: SamplingAhead | Synchronous) -> Iterator[Record]:
     recipe, trainer = run.recipe, run.trainer
-    schedule = OneStepOffPolicy(run) if recipe.one_step_off_policy else Synchronous(run)
     clock = SaveClock(recipe.checkpoint_minutes)
     stopped = run.ranks.any(run.interrupted)
     grading = GradingWatch()
@@ -58,9 +59,7 @@ def _train(run: Run) -> Iterator[Record]:
         batch = schedule.next_batch()
         log = UpdateLog(run, batch)
         for update in batch.updates:  # the method resumes here, with the weights of the last update
-            log.note_overlong()
             numbers = schedule.train(batch, update)
-            run.policy.publish(trainer.version)
             yield log.write(update, numbers)
         schedule.finish_batch(batch)
         checkpoint.require_plain(run.state)

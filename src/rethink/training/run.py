@@ -52,8 +52,8 @@ NOTHING_YET = checkpoint.Counters(0, 0, 0, 0)
 class Run:
     """A run, as `loop.train` needs it. `n_batches` counts finished problem batches, and `stream` is the position in the
     problems after them. Set `interrupted` to stop after the current batch. `sampled_ahead` is what
-    `training.one_step_off_policy` has sampled for the next one. `saved` is the version of the newest checkpoint, and
-    `evaluation_due` says that the held-out evaluation of the weights comes next."""
+    `training.sampling_ahead` has sampled for later ones, and `before_save` completes it. `saved` is the version of the
+    newest checkpoint, and `evaluation_due` says that the held-out evaluation of the weights comes next."""
 
     recipe: Recipe
     folder: RunFolder
@@ -69,7 +69,8 @@ class Run:
     state: dict[str, Any] = field(default_factory=dict)
     stream: ProblemStream = field(init=False)
     roles: dict[str, Policy] = field(default_factory=dict)
-    sampled_ahead: dict[str, Any] | None = None
+    sampled_ahead: list[dict[str, Any]] = field(default_factory=list)
+    before_save: Callable[[], None] = lambda: None
     saved: int | None = None
     evaluation_due: bool = False
     trackers: Trackers = field(default_factory=Trackers)
@@ -113,6 +114,7 @@ class Run:
 
     def save(self, interim: bool = False) -> Path:
         """Write a checkpoint and return its path. The next checkpoint replaces an interim one."""
+        self.before_save()
         counters = checkpoint.Counters(
             self.n_batches,
             self.trainer.version,
@@ -245,17 +247,17 @@ def _connect(recipe: Recipe) -> Ranks:
     refusal = why_unsupported(recipe, ranks.size)
     if refusal:
         raise CommonError(refusal)
-    if recipe.one_step_off_policy:
+    if recipe.async_level:
         open_sampling_group(ranks, recipe.distributed.timeout_s)
     return ranks
 
 
 def refuse_moving_role(recipe: Recipe) -> None:
     """Raise UserError if the reference would move while a method uses it."""
-    if recipe.one_step_off_policy:
+    if recipe.async_level:
         raise UserError(
             f"the method {recipe.method['name']} asks the reference model, which moves (training.reference_every) while "
-            "the next batch is sampled; set one_step_off_policy = false or training.reference_every = 0"
+            "later batches are sampled; set async_level = 0 or training.reference_every = 0"
         )
 
 

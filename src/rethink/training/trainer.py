@@ -50,6 +50,7 @@ class Trainer:
         self.n_planned_updates = n_updates
         self.version = 0
         self.n_optimizer_steps = 0
+        self.before_step: Callable[[], object] = lambda: None  # called before the weights change
         self._load_initial = load_initial
         self._initial: LanguageModel | None = None
         self._lock = Lock()
@@ -184,6 +185,7 @@ class Trainer:
         norm = self.engine.clip(self.settings.max_grad_norm)
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise FloatingPointError(f"the loss is {loss} and the gradient's norm {norm}")
+        self.before_step()
         take_step(self.optimizer)
         self.n_optimizer_steps += 1
         statistics.add(found)

@@ -31,14 +31,9 @@ class UpdateLog:
         self.run = run
         self.batch = batch
         self._n_bytes = run.ranks.n_bytes_gathered
-        self._n_overlong = 0
         self._waited = core_wait_s()
         self.why_ungraded = ""
         self.has_rewards = False
-
-    def note_overlong(self) -> None:
-        """Remember the number of over-long prompts so far, before the next batch, sampled during training, adds its own."""
-        self._n_overlong = self.run.policy.n_overlong
 
     def write(self, update: Update, numbers: Metrics) -> Record:
         """Log an update that was just trained, with a few of its samples, and return its record."""
@@ -58,7 +53,7 @@ class UpdateLog:
         for name, value in update.metrics.items():
             record[f"method/{name}"] = value
         record["n_trained_tokens"] = sum(s.n_trained for part in update.parts for s in part.samples)
-        record["n_overlong"] = self._n_overlong
+        record["n_overlong"] = self.batch.n_overlong
         if run.ranks.size > 1:
             before, self._n_bytes = self._n_bytes, run.ranks.n_bytes_gathered
             record |= {"n_ranks": run.ranks.size, "n_bytes_gathered": self._n_bytes - before}

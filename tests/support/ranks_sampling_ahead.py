@@ -1,4 +1,4 @@
-"""Ranks that fail, hang, are interrupted, or reorder their exchanges while they sample the next batch."""
+"""Ranks that fail, hang, are interrupted, or reorder their exchanges while they sample ahead."""
 
 from __future__ import annotations
 
@@ -41,10 +41,11 @@ def reordered(*arguments: object) -> None:
         exchanged.clear()
 
     def delayed(self: Ranks, value: T) -> list[T]:
-        if exchanged:
-            here = "sampling" if threading.current_thread() is threading.main_thread() else "training"
-            exchanged[here].set()
-            assert exchanged[first].wait(60)
+        events = dict(exchanged)
+        if events:
+            here = "training" if threading.current_thread() is threading.main_thread() else "sampling"
+            events[here].set()
+            assert events[first].wait(60)
         return gather(self, value)
 
     DataParallelPolicy.frozen_weights = watched  # type: ignore[method-assign]
@@ -98,7 +99,7 @@ def _at_sample(version: int, do: Callable[[], None]) -> None:
 
 
 def _at_update(version: int, do: Callable[[Any], Any]) -> None:
-    """Apply `do` to the loss of this version's update, which must be trained in the other thread."""
+    """Apply `do` to the loss of this version's update, during which the other thread samples."""
     step = Trainer._optimizer_step
     present: list[int] = []
 
@@ -109,7 +110,7 @@ def _at_update(version: int, do: Callable[[Any], Any]) -> None:
     def changed_loss(loss: Tensor) -> Any:
         if present != [version]:
             return loss
-        assert threading.current_thread() is not threading.main_thread()
+        assert "rethink-background" in [thread.name[: len("rethink-background")] for thread in threading.enumerate()]
         return do(loss)
 
     Trainer._optimizer_step = noted  # type: ignore[method-assign,assignment]

@@ -1,4 +1,4 @@
-"""One-step off-policy: scores computed for the next batch survive a resume."""
+"""Scores computed for a batch that is sampled ahead survive a resume."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rethink.methods.actors import Actors
 from rethink.objectives import Objective, PolicyGradient, Update
 from rethink.policies.fake import FakePolicy
 from rethink.training.loop import train
-from rethink.training.one_step_off_policy import ReplayedPolicy
+from rethink.training.replay import ReplayedPolicy
 from rethink.training.run import open_run
 from rethink.types import Group, Problem, Prompt, Sampling
 from support.local_sampling import prompt
@@ -37,11 +37,11 @@ def test_replayed_policy_repeats_its_scores() -> None:
     assert first.score(group) == [(-3.125,) * 3] * 2, "after the first update it is the policy itself"
     again = ReplayedPolicy(policy, first.recording)
     assert again.sample([prompt("1", 3)], 2) == [group]
-    with pytest.raises(UserError, match="the checkpoint holds samples of the next batch, but for other prompts"):
+    with pytest.raises(UserError, match="the checkpoint holds samples of later batches, but for other prompts"):
         ReplayedPolicy(policy, first.recording).sample([prompt("1", 4)], 2)
     again = ReplayedPolicy(policy, first.recording)
     again.sample([prompt("1", 3)], 2)
-    with pytest.raises(UserError, match="the checkpoint holds samples of the next batch"):
+    with pytest.raises(UserError, match="the checkpoint holds samples of later batches"):
         again.score(group[::-1])
     again = ReplayedPolicy(policy, first.recording)
     again.sample([prompt("1", 3)], 2)
@@ -105,7 +105,7 @@ def test_groups_that_were_not_waited_for_are_not_replayed() -> None:
         break
     assert again.score(again.sample(ASKED[:1], 1)[0]) == scores
     again.finish_replay()
-    with pytest.raises(UserError, match="the checkpoint holds samples of the next batch, but for other prompts"):
+    with pytest.raises(UserError, match="the checkpoint holds samples of later batches, but for other prompts"):
         list(ReplayedPolicy(policy, recording).groups(ASKED, 1))
     late = ReplayedPolicy(policy, {**recording, "calls": recording["calls"][:1]})
     groups = late.groups(ASKED, 1)
@@ -135,14 +135,14 @@ class Weighted:
 @pytest.mark.slow
 def test_a_run_that_scores_resumes_to_the_same_end(make: Make, problems: Path) -> None:
     """Guards against scores that a resumed run computes with newer weights: bit for bit the same run."""
-    settings = ("method.name=training.test_one_step_off_policy_scores:Weighted", OFF_POLICY)
+    settings = ("method.name=training.test_replay_scores:Weighted", OFF_POLICY)
     whole = finished(make(*settings, "updates=6", out="whole"))
     assert first_lags(whole)[4] == 1
     finished(make(*settings, "updates=4", "checkpoint_every=2"))
     run = open_run(make(*settings, "updates=6", "checkpoint_every=2"), resume=True)
-    assert run.sampled_ahead is not None
+    (ahead,) = run.sampled_ahead
     scored = ["asked", "scores"]
-    assert [sorted(call) for call in run.sampled_ahead["calls"]] == [["asked", "groups"], scored, scored]
-    assert [call["asked"][0] == "initial" for call in run.sampled_ahead["calls"]] == [False, False, True]
+    assert [sorted(call) for call in ahead["calls"]] == [["asked", "groups"], scored, scored]
+    assert [call["asked"][0] == "initial" for call in ahead["calls"]] == [False, False, True]
     list(train(run))
     assert_same(run, whole)

@@ -1,10 +1,11 @@
-"""One-step off-policy training on two ranks: the run of one process, and an end for all ranks when one fails."""
+"""Sampling ahead on two ranks: the run of one process, and an end for all ranks when one fails."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from rethink.models.language_model import LanguageModel
 from rethink.training import checkpoint
-from support import ranks_one_step_off_policy as faults
+from support import ranks_sampling_ahead as faults
 from support.fake_vllm import computing_server
 from support.processes import light
 from support.ranks import RankExit, RankProcesses, assert_lost, assert_refused, assert_success, report, run_ranks
@@ -43,7 +44,7 @@ N = 8
 @pytest.fixture(scope="module")
 def settings(model_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("problems")
-    more = (*evaluation_settings(folder), "one_step_off_policy=true", f"updates={N}")
+    more = (*evaluation_settings(folder), "async_level=1", f"updates={N}")
     return run_settings(folder, model_folders["qwen3"], *more)
 
 
@@ -74,21 +75,16 @@ def run_with_fault(fault: str, settings: Sequence[str], out: Path, *more: str) -
     return run_ranks(2, faults.failing, fault, 3, *given, folder=out.with_suffix(".output"))
 
 
-def sampled_ahead(out: Path, n: int) -> Any:
-    """Return what a checkpoint holds of the next batch: version, prompts and replies."""
-    ahead = json.loads((out / "checkpoints" / f"{n:06d}" / "counters.json").read_text())["sampled_ahead"]
-    if ahead is None:
-        return None
-    return ahead["version"], [
-        (
-            call["asked"],
-            [
-                (i, [(s["ids"], s["text"]) for s in group])
-                for i, group in sorted(call["groups"], key=lambda pair: pair[0])
-            ],
-        )
-        for call in ahead["calls"]
-    ]
+def sampled_ahead(out: Path, n: int) -> list[Any]:
+    """Return what a checkpoint holds of each batch that is sampled ahead: version, prompts and replies."""
+    found: list[Any] = []
+    for ahead in json.loads((out / "checkpoints" / f"{n:06d}" / "counters.json").read_text())["sampled_ahead"]:
+        found.append(ahead["version"])
+        for call in ahead["calls"]:
+            found.append(call["asked"])
+            for i, group in sorted(call["groups"], key=itemgetter(0)):
+                found.append((i, [(sample["ids"], sample["text"]) for sample in group]))
+    return found
 
 
 # The same run.
@@ -101,7 +97,7 @@ def test_two_ranks_make_the_run_of_one_process(settings: list[str], one_process_
     assert_same_run(out, one_process_run, N)
     for n in range(2, N + 1, 2):
         ours = sampled_ahead(out, n)
-        assert (ours is not None) == (n > 2)
+        assert bool(ours) == (n > 2)
         assert ours == sampled_ahead(one_process_run, n)
     n_bytes = [r["n_bytes_gathered"] for r in lines(out / "metrics.jsonl") if r["phase"] != "evaluation"]
     assert max(n_bytes[4], n_bytes[6]) < 2000 < min(n_bytes[:3]), "samples count when they are drawn"
@@ -109,10 +105,27 @@ def test_two_ranks_make_the_run_of_one_process(settings: list[str], one_process_
     assert max(n_bytes[0], n_bytes[2]) < 7000 < min(n_bytes[3], n_bytes[5], n_bytes[7]), "two phases during training"
 
 
-def test_ranks_that_share_a_vllm_server_sample_ahead(settings: list[str], qwen: LanguageModel, tmp_path: Path) -> None:
+def test_two_batches_ahead(settings: list[str], tmp_path: Path) -> None:
+    """Guards against ranks that publish or sample at different times where sampling overlaps with several updates, and
+    recordings that depend on the number of ranks: two ranks, resumed by one process."""
+    one = train(settings, tmp_path / "one", "async_level=2")
+    assert [r["lag_updates"] for r in update_records(one)] == [0, 0, 0, 0, 1, 0, 3, 0]
+    out = tmp_path / "two"
+    assert_success(train_on_ranks(2, settings, out, "async_level=2", "updates=6"))
+    assert len(sampled_ahead(out, 6)) > len(sampled_ahead(out, 2)) == 0
+    train(settings, out, "async_level=2", resume=True)
+    assert_same_run(out, one, N)
+    for n in range(2, N + 1, 2):
+        assert sampled_ahead(out, n) == sampled_ahead(one, n)
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_ranks_that_share_a_vllm_server_sample_ahead(
+    level: int, settings: list[str], qwen: LanguageModel, tmp_path: Path
+) -> None:
     """Guards against a server that gets new weights during sampling, and ranks that do not get its samples."""
     with computing_server(qwen) as server:
-        more = ("sampler.engine=vllm", f'sampler.urls=["{server.url}"]', "updates=6")
+        more = ("sampler.engine=vllm", f'sampler.urls=["{server.url}"]', "updates=6", f"async_level={level}")
         one = train(settings, tmp_path / "one", *more)
         labels = set[str]()
         server.on_generate = lambda n: labels.add(server.label)

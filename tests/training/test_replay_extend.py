@@ -1,4 +1,4 @@
-"""One-step off-policy: continued and replayed samples survive a resume, and a method's numbers are logged."""
+"""Samples that a method continues or keeps survive a resume, also ahead of training, and its numbers are logged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rethink.policies.fake import FakePolicy
 from rethink.sample_data import sample_from_data, sample_to_data
 from rethink.training.loop import train
 from rethink.training.meter import Meter, MeteredPolicy
-from rethink.training.one_step_off_policy import ReplayedPolicy
+from rethink.training.replay import ReplayedPolicy
 from rethink.training.run import open_run
 from rethink.types import Problem, Sampling
 from support.local_sampling import prompt
@@ -44,7 +44,7 @@ def test_replayed_policy_repeats_what_it_continued() -> None:
     for texts in ([" b", " c"], [" b"]):
         other = ReplayedPolicy(policy, first.recording)
         other.sample([prompt("1", 3)], 2)
-        with pytest.raises(UserError, match="the checkpoint holds samples of the next batch, but for other prompts"):
+        with pytest.raises(UserError, match="the checkpoint holds samples of later batches, but for other prompts"):
             other.extend(group[: len(texts)], texts)
 
 
@@ -72,7 +72,7 @@ def test_what_a_teacher_said_is_replayed_too() -> None:
     assert ask(again) == ["try harder", "1 a try harder 1 a"]
     other = ReplayedPolicy(policy, first.recording)
     other.sample([prompt("1", 3)], 1)
-    with pytest.raises(UserError, match="the checkpoint holds samples of the next batch, but for other prompts"):
+    with pytest.raises(UserError, match="the checkpoint holds samples of later batches, but for other prompts"):
         other.beside("judge", teacher).sample([prompt("2", 4)], 1)
 
 
@@ -119,7 +119,7 @@ def test_a_run_that_continues_and_replays_resumes_to_the_same_end(
     make: Make, problems: Path, settings: tuple[str, ...]
 ) -> None:
     """Guards against continuations drawn again with newer weights, and a buffer that changes on its way through a file."""
-    settings = ("method.name=training.test_one_step_off_policy_extend:Continued", *settings)
+    settings = ("method.name=training.test_replay_extend:Continued", *settings)
     whole = finished(make(*settings, "updates=5", out="whole"))
     finished(make(*settings, "updates=3", "checkpoint_every=1"))
     run = open_run(make(*settings, "updates=5", "checkpoint_every=1"), resume=True)
