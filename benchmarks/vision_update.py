@@ -1,11 +1,12 @@
-"""Seconds per update with images against text of as many tokens:
+"""Seconds per update with images, with a frozen tower and with one in training, against text of as many tokens:
 `PYTHONPATH=tests:benchmarks python benchmarks/vision_update.py OUT`.
 
 Small random models train GRPO on the generated questions `shapes`, and on the same questions with letters in place of the
 vectors of their images. No reply of a random model is right, so the reward is the share of vowels in its letters, which
 differs within a group: each update must have a gradient. Few replies end before `sampling.max_tokens`. In the first pass
-over the problems, images are read and their vectors computed; later passes have them. Rounds alternate, and medians are
-over the updates of all rounds. `--small` is a check that it runs. Nothing else should run meanwhile.
+over the problems, images are read and their vectors computed; later passes have them, unless the tower is trained
+(`training.vision=all`). Rounds alternate, and medians are over the updates of all rounds. `--small` is a check that it
+runs. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -82,9 +83,11 @@ def measure(name: str, out: Path, rounds: int, passes: int, n_problems: int) -> 
     text = out / name / "text.jsonl"
     n_vectors = write_text_problems(model, text, n_problems)
     per_batch = n_problems // 2
-    found: dict[str, list[Record]] = {"first": [], "images": [], "text": []}
+    shapes = ("problems.source=shapes", f"problems.limit={n_problems}")
+    found: dict[str, list[Record]] = {"first": [], "images": [], "trained": [], "text": []}
     sources = {
-        "images": ("problems.source=shapes", f"problems.limit={n_problems}"),
+        "images": shapes,
+        "trained": (*shapes, "training.vision=all"),
         "text": (f"problems.source={text}", "problems.id=key", "problems.verifier=shapes"),
     }
     for k in range(rounds):
@@ -93,10 +96,10 @@ def measure(name: str, out: Path, rounds: int, passes: int, n_problems: int) -> 
             found[kind] += records[2:]
             found["first"] += records[:2] if kind == "images" else []
     for stage in ("sample_s", "update_s"):
-        first, images, plain = (median(found[kind], stage) for kind in ("first", "images", "text"))
+        first, images, trained, plain = (median(found[kind], stage) for kind in ("first", "images", "trained", "text"))
         print(
-            f"{name:<12}{n_vectors / n_problems:>8.0f}  {stage:<10}{first:>12.3f} s{images:>10.3f} s{plain:>10.3f} s"
-            f"{images / plain:>8.2f}",
+            f"{name:<12}{n_vectors / n_problems:>8.0f}  {stage:<10}{first:>12.3f} s{images:>10.3f} s{trained:>10.3f} s"
+            f"{plain:>10.3f} s{images / plain:>8.2f}{trained / plain:>9.2f}",
             flush=True,
         )
 
@@ -113,7 +116,8 @@ def main() -> None:
         parser.error(f"{given.out} exists already; name a new folder")
     rounds, passes, n = (1, 2, 4) if given.small else (given.rounds, given.passes, given.problems)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; seconds per update, median")
-    print(f"{'family':<12}{'tokens':>8}  {'stage':<10}{'first pass':>14}{'images':>12}{'text':>12}{'ratio':>8}")
+    columns = f"{'first pass':>14}{'images':>12}{'trained':>12}{'text':>12}{'ratios to text':>17}"
+    print(f"{'family':<12}{'tokens':>8}  {'stage':<10}{columns}")
     for name in FAMILIES:
         measure(name, given.out, rounds, passes, n)
 

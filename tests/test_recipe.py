@@ -35,7 +35,7 @@ KEYS = {
     "sampler.": """engine max_prompt_tokens overlong_prompts dtype cache_gib cuda_graphs urls gpu_memory concurrency
         timeout_s transfer""",
     "training.": """lr schedule warmup_updates weight_decay betas max_grad_norm micro_batch_tokens chunk_tokens autocast
-        optimizer gradient_checkpointing old_log_probs reference_every reference_mixup
+        optimizer vision gradient_checkpointing old_log_probs reference_every reference_mixup
         importance_sampling_mode importance_sampling_clip_max
         importance_sampling_clip_min""",
     "lora.": "rank alpha targets",

@@ -123,10 +123,10 @@ class Training:
     - `max_grad_norm`: the norm at which gradients are clipped; inf switches clipping off.
     - `micro_batch_tokens`: the number of tokens in a micro-batch; 0 is a default that depends on the device.
     - `chunk_tokens`: the number of tokens whose logits are computed at a time.
-    - `autocast`: the dtype of matrix products with float32 weights; "auto" is bfloat16 where that is faster
-      (docs/performance.md).
-    - `optimizer`: "adamw", or "adamw8bit", which stores its state in 8 bits, except for the embedding (extra
-      `adamw8bit`).
+    - `autocast`: the dtype of products with float32 weights; "auto" is bfloat16 where that is faster (docs/performance.md).
+    - `optimizer`: "adamw", or "adamw8bit", whose state has 8 bits, except for the embedding (extra `adamw8bit`).
+    - `vision`: what is trained of a vision-language model besides its language model: nothing ("frozen"), the "projector",
+      or "all" of the vision tower, projector included (docs/models.md).
     - `gradient_checkpointing`: recompute the activations of each layer in the backward pass instead of keeping them.
     - `old_log_probs`: the log-probs that ratios are relative to: the sampler's ("sampler"), or those that the trainer
       recomputes before the first optimizer step ("recomputed").
@@ -151,6 +151,7 @@ class Training:
     chunk_tokens: PositiveInt = 4096
     autocast: Literal["auto", "none", "bfloat16"] = "auto"
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    vision: Literal["frozen", "projector", "all"] = "frozen"
     gradient_checkpointing: bool = False
     old_log_probs: Literal["sampler", "recomputed"] = "sampler"
     reference_every: NonNegativeInt = 0

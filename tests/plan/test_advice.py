@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -25,13 +25,14 @@ class FakeEstimate:
 
 class FakeEstimates:
     """Bytes: 8 per token of a micro-batch or 2 with checkpointing, 1 per token of a chunk, the cache in MiB, and an
-    optimizer of 9000, 3000 with 8 bits or 100 for adapters; the optimizer is shared by the GPUs."""
+    optimizer of 9000, 3000 with 8 bits or 100 for adapters, and 50 for a tower; the optimizer is shared by the GPUs."""
 
     longest_row = 2048
 
     def estimate(self, settings: MemorySettings) -> FakeEstimate:
         per_token = 2 if settings.checkpointing else 8
         optimizer = 100 if settings.rank else 3000 if settings.optimizer == "adamw8bit" else 9000
+        optimizer += 50 if settings.vision == "all" else 0
         n_bytes = per_token * settings.micro_batch_tokens + settings.chunk_tokens
         return FakeEstimate(settings, n_bytes + settings.cache_bytes / 2**20 + optimizer / settings.n_gpus)
 
@@ -72,6 +73,17 @@ def test_the_first_combination_that_fits(limit: float, settings: list[str]) -> N
     changed, estimate = first_fit(ESTIMATES, SETTINGS, limit)
     assert sorted(changed) == sorted(settings)
     assert estimate.needed <= limit
+
+
+def test_a_trained_tower_is_frozen_before_adapters_and_gpus() -> None:
+    """Guards against suggestions that `rethink train` refuses."""
+    settings = replace(SETTINGS, vision="all")
+    alone = {change.setting for change in changes(ESTIMATES, settings)}
+    assert "training.vision=frozen" in alone
+    assert not alone & {"lora.rank=16", "--gpus 2"}
+    changed, estimate = first_fit(ESTIMATES, settings, 8000)
+    assert {"training.vision=frozen", "lora.rank=16"} <= set(changed)
+    assert (estimate.settings.vision, estimate.settings.rank) == ("frozen", 16)
 
 
 def test_more_gpus_last_and_nothing_that_fits() -> None:

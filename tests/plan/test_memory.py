@@ -195,6 +195,24 @@ def test_a_vision_tower_is_whole_on_each_gpu(kind: str) -> None:
     assert planned_peak(config, choice, update).items["activations"] > 0
 
 
+@pytest.mark.parametrize(("vision", "names"), [("projector", ["merger"]), ("all", ["visual"])])
+def test_a_trained_tower_by_hand(vision: str, names: list[str]) -> None:
+    """Guards against a plan without its gradients, 4 bytes per number, and averages, 8 bytes."""
+    tower = {"hidden_size": 32, "intermediate_size": 48, "patch_size": 14, **VISION["qwen2_5_vl"]}
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+    text = {**SIZES, "head_dim": 16, "rope_parameters": rope}
+    config = AutoConfig.for_model("qwen2_5_vl", text_config=text, vision_config=tower, tie_word_embeddings=True)
+    named = build_meta_model(config).module.named_parameters()
+    n = sum(p.numel() for key, p in named if any(part in key for part in names))
+    update = update_of(samples(2, 4, 32, 64, 499))
+    found = []
+    for choice in (MemorySettings(micro_batch_tokens=300), MemorySettings(micro_batch_tokens=300, vision=vision)):
+        kept = memory.FullModel(config, choice).items(choice, "training")
+        found.append((kept["weights"], kept["optimizer, adamw"], planned_peak(config, choice, update).n_bytes))
+    frozen, trained = found
+    assert trained == (frozen[0], frozen[1] + 8 * n, frozen[2] + (8 + 4) * n)
+
+
 def test_bytes_of_8_bit_averages() -> None:
     """Guards against a formula that differs from torchao."""
     pytest.importorskip("torchao", reason="the extra adamw8bit is not installed")

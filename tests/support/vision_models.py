@@ -197,6 +197,9 @@ def save_vision_model(folder: Path, name: str, **text: Any) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
         model = AutoModelForImageTextToText.from_config(config)
+        for key, p in model.named_parameters():
+            if key.endswith("mm_input_projection_weight"):  # Gemma 3 begins with zeros, which make all images alike
+                torch.nn.init.normal_(p, std=0.3)
         model.generation_config = GenerationConfig(eos_token_id=1, pad_token_id=0)
         model.save_pretrained(folder)
     processor(words).save_pretrained(folder)

@@ -45,6 +45,11 @@ REFUSED = {
         'set training.importance_sampling_mode, such as "token_truncate"'
     ),
     "training.importance_sampling_mode=sequence": '"none", "token_truncate", "token_mask", "sequence_truncate" or',
+    "training.vision=all": 'training.vision = "all" has no effect: no problem has images',
+    "training.vision=tower": 'training.vision must be "frozen", "projector" or "all"',
+    "training.vision=all lora.rank=2": 'training.vision = "all" needs lora.rank = 0',
+    "training.vision=projector sampler.engine=vllm": 'training.vision = "projector" needs sampler.engine = "local"',
+    "training.vision=all async_level=1": "needs async_level = 0",
     "lora.alpha=8": "lora.alpha has no effect: set lora.rank above 0",
     "teacher.path=tiny": "teacher.path has no effect: method grpo has no teacher",
     "endpoint.url=http://h:1": "endpoint.url has no effect",

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from rethink.errors import UserError
+from rethink.models.forward.embedding import tower_parameters
 from rethink.models.load import load_model
 from rethink.problems.source import load_problems
 from rethink.prompts import Prompts
@@ -75,13 +76,19 @@ def make(model: Path, problems: Path, tmp_path: Path) -> Make:
     return recipe
 
 
-@pytest.mark.parametrize("more", ["", "async_level=1", "lora.rank=2", "training.gradient_checkpointing=true"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        *("", "async_level=1", "lora.rank=2", "training.gradient_checkpointing=true"),
+        "training.vision=all training.reference_every=2 method.solve.kl_coef=0.1",
+    ],
+)
 def test_a_resumed_run_is_the_same(make: Make, more: str) -> None:
     """Guards against ids or vectors of images that depend on the process, and samples of a checkpoint whose images are
     lost. The run that is resumed has computed no image before."""
     if "lora" in more:
         pytest.importorskip("peft")
-    settings = [more] if more else []
+    settings = more.split()
     whole = finished(make(*settings))
     logged = records(whole)
     assert all(record["mismatch/kl"] < 1e-6 for record in logged if "mismatch/kl" in record)
@@ -120,9 +127,11 @@ def test_the_run_folder_keeps_each_image_once(make: Make, tmp_path: Path) -> Non
     assert named == set(re.findall(r'id="image-([^"]+)" data-type="image/png"', page))
 
 
-def test_checkpoints_and_exports_are_whole_models(make: Make, tmp_path: Path) -> None:
-    """Guards against checkpoints that can no longer see: without tower, or without the image processor."""
-    recipe = replace(make(), updates=2)
+@pytest.mark.parametrize("vision", ["frozen", "all"])
+def test_checkpoints_and_exports_are_whole_models(vision: str, make: Make, model: Path, tmp_path: Path) -> None:
+    """Guards against checkpoints that can no longer see: without tower, or without the image processor; and against those
+    that see as before training."""
+    recipe = replace(make(f"training.vision={vision}"), updates=2)
     run = finished(recipe)
     export(recipe.out, tmp_path / "exported", "float32")
     prompt = Prompts().messages(run.problems[0])
@@ -132,6 +141,9 @@ def test_checkpoints_and_exports_are_whole_models(make: Make, tmp_path: Path) ->
     theirs = run.trainer.model.image_vectors
     assert theirs is not None
     assert torch.equal(again.image_vectors.vectors(image()), theirs.vectors(image()))
+    start = load_model(str(model)).image_vectors
+    assert start is not None
+    assert torch.equal(again.image_vectors.vectors(image()), start.vectors(image())) == (vision == "frozen")
 
 
 def test_commands_with_images(rethink: Rethink, model: Path, problems: Path, tmp_path: Path) -> None:
@@ -165,6 +177,24 @@ def test_what_is_not_supported_is_said_before_anything_is_loaded(make: Make, mod
         UserError, match=r"problem p0 has images, but the teacher .*qwen3.* takes none: it has no vision"
     ):
         check_run(make(*asked))
+
+
+def test_the_tower_of_the_package_is_trained(tmp_path: Path) -> None:
+    """Guards against a recipe for images that trains no tower, or samples from another model than it trains."""
+    settings = [
+        "updates=2",
+        "problems_per_batch=2",
+        "method.n_solve=4",
+        "problems.limit=8",
+        "evaluation.problems.limit=4",
+    ]
+    run = finished(load_recipe("demo-vision-grpo", [*settings, "training.vision=all", f"out={tmp_path / 'run'}"]))
+    updates = [record for record in records(run) if "grad_norm" in record]
+    assert len(updates) == 2
+    assert any(record["grad_norm"] > 0 for record in updates)
+    assert all(record["mismatch/kl"] < 1e-5 for record in updates)
+    trained, start = (tower_parameters(found.module) for found in (run.trainer.model, load_model("tiny-shapes")))
+    assert not any(torch.equal(a, b) for a, b in zip(trained, start, strict=True) if bool(b.any()))
 
 
 def test_samples_in_checkpoints_find_their_images(problems: Path, model: Path) -> None:

@@ -158,9 +158,14 @@ def _assumptions(recipe: Recipe, lengths: Lengths, problems: str, n_gpus: int, h
             + ("; each GPU samples its share of the prompts from a full copy of the weights" if own else "")
         )
     if has_tower:
+        vision = recipe.training.vision
+        tower, passes = "the frozen vision tower, whole on each GPU", "is the pass of the tower over one image"
+        if vision != "frozen":
+            tower = f'the vision tower, with gradients and averages of what is trained (training.vision = "{vision}")'
+            passes = "are the tower's activations for the images of a micro-batch"
         found.append(
-            "images: the frozen vision tower, whole on each GPU; the vectors of images are not counted, nor is the pass of "
-            "the tower over one image: add the vectors of a problem to --question-tokens"
+            f"images: {tower}; the vectors of images are not counted, nor {passes}: add the vectors of a problem to "
+            "--question-tokens"
         )
     return found
 

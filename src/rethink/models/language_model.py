@@ -10,6 +10,7 @@ import torch
 from rethink.models.chat import Chat
 from rethink.models.device import prefers_bfloat16
 from rethink.models.forward import FusedWeights, ModuleWeights, PlainWeights, Weights
+from rethink.models.forward.embedding import trained_tower
 from rethink.models.forward.gradient_checkpointing import enable_checkpointing
 from rethink.models.positions import max_positions
 from rethink.models.vision import ImageVectors
@@ -24,7 +25,7 @@ class LanguageModel:
     A `fused` model has Llama's layers and uses our faster forward pass. A `plain` one keeps its own attention and cache
     (`PlainWeights`); it `pads_left` if padding before a prompt changes nothing that it computes. A model with a LoRA
     adapter has a `base`: the same frozen weights without the adapter. A vision-language model has `image_vectors`,
-    from its frozen tower. `head_dtype` is the setting of that name, the dtype in which the output layer multiplies.
+    from its tower. `head_dtype` is the setting of that name, the dtype in which the output layer multiplies.
     """
 
     module: Any
@@ -75,9 +76,15 @@ class LanguageModel:
         """Recompute activations in backward passes from now on instead of keeping them.
 
         Raise UserError for a model without layers that can be checkpointed."""
-        if not self.fused and not self.gradient_checkpointing:
+        runs_modules = not self.fused or trained_tower(self.module)
+        if runs_modules and not self.gradient_checkpointing:
             enable_checkpointing(self.module)
         self.gradient_checkpointing = True
+
+    def weights_changed(self) -> None:
+        """Drop the vectors of images that a trained tower has computed. Call this when the weights have changed."""
+        if self.image_vectors is not None and trained_tower(self.module):
+            self.image_vectors.forget()
 
     def weights(self, dtype: torch.dtype | None = None, *, trainable: bool = False, copy: bool = False) -> Weights:
         """Return the current weights, with matrices in this dtype (None: the model's own).

@@ -1,4 +1,4 @@
-"""Let a loaded model take images: freeze its tower, and compare our logits after an image with the model's own."""
+"""Let a loaded model take images: freeze or train its tower, and compare our logits after an image with the model's own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from rethink.errors import UserError
 from rethink.images import FIRST_ID, Image, read_image
 from rethink.models.forward.attention import PackedAttention, PackedRow, Span
-from rethink.models.forward.embedding import positions_of, tower_parameters
+from rethink.models.forward.embedding import positions_of, projector_parameters, tower_parameters
 from rethink.models.forward.modules import own_attention
 from rethink.models.forward.weights import logits
 from rethink.models.language_model import LanguageModel
@@ -31,6 +31,24 @@ def freeze_tower(module: Any) -> None:
     """Freeze everything but the language model and its output layer."""
     for p in tower_parameters(module):
         p.requires_grad_(False)
+
+
+def train_tower(module: Any, parts: str) -> None:
+    """Train what `training.vision` names of a frozen tower: "all" of it, its "projector", or nothing ("frozen").
+
+    Raise UserError if the model does not have it."""
+    if parts == "frozen":
+        return
+    trained = (projector_parameters if parts == "projector" else tower_parameters)(module)
+    if not trained:
+        has_tower = bool(tower_parameters(module))
+        why = "the name of none of its parts is known as a projector's" if has_tower else "it has no vision tower"
+        raise UserError(
+            f'training.vision = "{parts}" does not fit the model ({type(module).__name__}): {why}; set it to '
+            + ('"all" or "frozen"' if has_tower else '"frozen"')
+        )
+    for p in trained:
+        p.requires_grad_(True)
 
 
 def open_vision(model: LanguageModel, text: ImageText) -> LanguageModel:

@@ -101,8 +101,14 @@ def _use_eight_bits(now: MemorySettings, longest_row: int) -> tuple[str, MemoryS
     return "training.optimizer=adamw8bit", _with_supported_optimizer(replace(now, optimizer="adamw8bit"))
 
 
+def _freeze_vision(now: MemorySettings, longest_row: int) -> tuple[str, MemorySettings]:
+    return "training.vision=frozen", replace(now, vision="frozen")
+
+
 def _use_adapters(now: MemorySettings, longest_row: int) -> tuple[str, MemorySettings]:
     rank = now.rank or RANK
+    if now.vision != "frozen":  # adapters train the language model alone
+        return f"lora.rank={rank}", now
     return f"lora.rank={rank}", _with_supported_optimizer(replace(now, rank=rank))
 
 
@@ -111,8 +117,8 @@ def _twice_the_gpus(now: MemorySettings, longest_row: int) -> tuple[str, MemoryS
 
 
 def _more_gpus(n: int, now: MemorySettings, longest_row: int) -> tuple[str, MemorySettings]:
-    """Use n GPUs, unless there are more already."""
-    more = max(n, now.n_gpus)
+    """Use n GPUs, unless there are more already; only one if a vision tower is trained."""
+    more = max(n, now.n_gpus) if now.vision == "frozen" else 1
     return f"--gpus {more}", _with_supported_optimizer(replace(now, n_gpus=more))
 
 
@@ -129,6 +135,7 @@ STEPS: tuple[Remedy, ...] = (
     _use_checkpointing,
     _smaller_cache,
     _use_eight_bits,
+    _freeze_vision,
     _use_adapters,
     _twice_the_gpus,
 )

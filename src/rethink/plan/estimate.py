@@ -56,15 +56,16 @@ class Estimates:
         self.config = config
         self.counted = counted
         self.longest_row = max((len(s.prompt_ids) + len(s.ids) for s in counted.samples), default=0)
-        self._models: dict[int, FullModel] = {}
+        self._models: dict[tuple[int, str], FullModel] = {}
         self._sampling: dict[tuple[MemorySettings, SampleRequest], Window] = {}
         self._training: dict[tuple[MemorySettings, int], Window] = {}
 
     def estimate(self, settings: MemorySettings) -> MemoryEstimate:
         """Return the estimate. Raise UserError if these settings need a package that is not installed."""
-        if settings.rank not in self._models:
-            self._models[settings.rank] = FullModel(self.config, settings)
-        full = self._models[settings.rank]
+        kind = settings.rank, settings.vision
+        if kind not in self._models:
+            self._models[kind] = FullModel(self.config, settings)
+        full = self._models[kind]
         requests = [request for request in self.counted.requests if request.role == "policy"]
         update = heaviest_update(self.counted.updates, settings)
         training = [] if update is None else [self._train(settings, update)]
@@ -113,6 +114,7 @@ def memory_settings(recipe: Recipe, n_gpus: int, counted: BatchCounts, gib: floa
         checkpointing=training.gradient_checkpointing,
         optimizer=training.optimizer,
         rank=recipe.lora.rank,
+        vision=recipe.training.vision,
         cache_bytes=int(sampler.cache_gib * GIB),
         base=recipe.model.dtype,
         trainer=recipe.model.dtype if training.autocast == "none" else "bfloat16",

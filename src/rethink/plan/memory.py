@@ -10,7 +10,6 @@ import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
-from operator import attrgetter, itemgetter
 from typing import Any
 
 import torch
@@ -18,23 +17,18 @@ from torch import Tensor
 
 from rethink.models import lora
 from rethink.models.forward import Weights
-from rethink.models.forward.embedding import decoder_layers, tower_parameters
+from rethink.models.forward.embedding import decoder_layers, tower_parameters, trained_tower
 from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.objectives import Update
+from rethink.plan.decoding import decode
 from rethink.plan.memory_tracker import GRADIENTS, Tracker, Window, largest_window, on_meta_device, with_labels
 from rethink.plan.meta_model import build_meta_model
 from rethink.plan.token_counts import SampleRequest
-from rethink.policies.local.decode import cache_shape, max_replies_that_fit
-from rethink.policies.local.dispatch import shard_requests
-from rethink.policies.local.kv_cache import Cache, bytes_per_token
-from rethink.policies.local.prefill import Prefiller
-from rethink.policies.local.sample_token import sample_token
-from rethink.policies.token_policy import Request
+from rethink.policies.local.kv_cache import bytes_per_token
 from rethink.settings import Training
 from rethink.training.losses import loss_of
 from rethink.training.optimizer import embedding_weights
 from rethink.training.trainer import GPU_TOKENS, Trainer
-from rethink.types import Sampling
 
 GIB = 2**30
 FLOAT = 4
@@ -49,10 +43,6 @@ FROZEN = "frozen models"
 REFERENCE = "reference model, sharded"
 ROOT = "gathered embedding and head"
 LAYERS = "gathered layers"
-PREFILL = "prefill of prompts"
-CACHE = "KV cache"
-TOKEN_SAMPLING = "sampling of tokens"
-SCORES = "attention scores of a layer"
 
 
 @dataclass(frozen=True)
@@ -87,9 +77,10 @@ class FrozenModels:
 class MemorySettings:
     """The settings that memory depends on.
 
-    `rank` is the rank of LoRA adapters, 0 for full fine-tuning. `base` is the dtype of the weights; `trainer` and `sampler`
-    are the dtypes of matrix products, `head` that of the output layer's. With vLLM, `vllm_bytes` is what it takes of a GPU
-    that it shares with the trainer, 0 on separate servers; None is our own sampler.
+    `rank` is the rank of LoRA adapters, 0 for full fine-tuning; `vision` says what is trained of a vision tower. `base` is
+    the dtype of the weights; `trainer` and `sampler` are the dtypes of matrix products, `head` that of the output layer's.
+    With vLLM, `vllm_bytes` is what it takes of a GPU that it shares with the trainer, 0 on separate servers; None is our
+    own sampler.
     """
 
     n_gpus: int = 1
@@ -98,6 +89,7 @@ class MemorySettings:
     checkpointing: bool = False
     optimizer: str = "adamw"
     rank: int = 0
+    vision: str = "frozen"
     cache_bytes: int = GIB
     base: str = "float32"
     trainer: str = "bfloat16"
@@ -142,7 +134,7 @@ def _with_layers(config: Any, n: int) -> Any:
 def _train(config: Any, settings: MemorySettings, update: Update) -> list[Window]:
     sharded = settings.n_gpus > 1
     dtype = DTYPES[settings.trainer]
-    model = build_meta_model(config, settings.base, settings.rank, settings.head)
+    model = build_meta_model(config, settings.base, settings.rank, settings.head, settings.vision)
     # Formulas count the weights, and the gradients of sharded layers.
     tracker = Tracker(ignored={WEIGHTS, GRADIENTS} if sharded else {WEIGHTS})
     if sharded:
@@ -156,6 +148,9 @@ def _train(config: Any, settings: MemorySettings, update: Update) -> list[Window
         gradient_checkpointing=settings.checkpointing,
     )
     with on_meta_device(tracker, model, dtype):
+        tracker.label = GRADIENTS
+        # The prompts of a plan have no images, so the trainer makes no gradients of a tower.
+        tower_gradients = [torch.empty_like(p) for p in trained_tower(model.module)]
         tracker.label = FROZEN
         start = _start(tracker, config, settings, model)
         sampling_models = _sampling_models(tracker, config, settings, start)
@@ -169,7 +164,7 @@ def _train(config: Any, settings: MemorySettings, update: Update) -> list[Window
         if settings.frozen.compared:
             assert trainer.reference_weights is not None  # made under this label
         trainer.apply(update)
-    del sampling_models
+    del sampling_models, tower_gradients
     return tracker.windows
 
 
@@ -189,50 +184,9 @@ def _sample(config: Any, settings: MemorySettings, request: SampleRequest, cache
         tracker.label = SAMPLER
         weights = sampled.weights(dtype)
         with torch.inference_mode():
-            _decode(tracker, weights, cache_tokens, request, settings.n_gpus, int(sampled.config.num_attention_heads))
+            decode(tracker, weights, cache_tokens, request, settings.n_gpus, int(sampled.config.num_attention_heads))
     del kept
     return tracker.windows
-
-
-def _decode(
-    tracker: Tracker, weights: Weights, cache_tokens: int, request: SampleRequest, n_gpus: int, n_heads: int
-) -> None:
-    """Run the sampler's work for one GPU's share of the prompts, the longest first."""
-    lengths = sorted(request.prompts, reverse=True)[::n_gpus]
-    max_tokens = request.sampling.max_tokens
-    requests = [Request((1,) * length, request.n, 0) for length in lengths]
-    room = max_replies_that_fit(lengths[0], max_tokens, cache_tokens)
-    (own_share,) = shard_requests(requests, range(len(requests)), 1, room)
-    pieces = list(map(itemgetter(1), own_share))
-    shape = cache_shape(pieces, max_tokens, cache_tokens)
-    n_at_once = max(1, min(shape.n_prompts, shape.n_rows // pieces[0].n))
-    first = pieces[:n_at_once]
-    ids = list(map(attrgetter("ids"), first))
-
-    tracker.label = PREFILL
-    prefilled, logits_P_V = Prefiller().prefill(weights, ids)
-    tracker.label = CACHE
-    cache = Cache(shape, prefilled)
-    tracker.label = TOKEN_SAMPLING
-    n_new = sum(piece.n for piece in first)
-    owner_N = torch.zeros(n_new, dtype=torch.long, device="meta")
-    _sample_tokens(logits_P_V[owner_N], request.sampling)
-    del prefilled, logits_P_V
-    if n_at_once < len(pieces):
-        tracker.label = PREFILL
-        Prefiller().prefill(weights, ids)
-    tracker.label = SCORES
-    n_columns = shape.prompt_columns + shape.reply_columns
-    like = cache.replies[0].new_empty((shape.n_rows, n_heads, n_columns))
-    _softmax = [like, torch.empty_like(like), torch.empty_like(like, dtype=torch.float32)]
-    del like, _softmax
-    tracker.label = TOKEN_SAMPLING
-    _sample_tokens(torch.empty((shape.n_rows, len(weights.head.weight)), device="meta"), request.sampling)
-
-
-def _sample_tokens(logits_N_V: Tensor, sampling: Sampling) -> None:
-    _converted = torch.empty_like(logits_N_V, dtype=torch.float64)  # inside the cumulative sum, hidden from the tracker
-    sample_token(logits_N_V, sampling, torch.empty(len(logits_N_V), dtype=torch.float64, device="meta"))
 
 
 def _start(tracker: Tracker, config: Any, settings: MemorySettings, model: LanguageModel) -> LanguageModel | None:
@@ -315,7 +269,7 @@ class FullModel:
     """The model with all layers, and the memory that it always takes on each GPU."""
 
     def __init__(self, config: Any, settings: MemorySettings) -> None:
-        self.model = build_meta_model(config, settings.base, settings.rank, settings.head)
+        self.model = build_meta_model(config, settings.base, settings.rank, settings.head, settings.vision)
         self._config = config
         self._settings = settings
 

@@ -15,7 +15,7 @@ from rethink.models.forward.modules import KNOWN_LAYERS
 from rethink.models.gguf.folder import info_folder
 from rethink.models.gguf.locate import find, is_gguf
 from rethink.models.language_model import DTYPES, LanguageModel
-from rethink.models.open_vision import freeze_tower
+from rethink.models.open_vision import freeze_tower, train_tower
 from rethink.models.read_weights import model_class, refuse_quantized
 from rethink.settings import Lora
 
@@ -43,14 +43,18 @@ def read_config(path: str, config: Path | None = None) -> Any:
     return found
 
 
-def build_meta_model(config: Any, dtype: str = "float32", rank: int = 0, head_dtype: str = "auto") -> LanguageModel:
-    """Return the model on device "meta", with LoRA adapters if `rank` is above 0, and without a chat template.
+def build_meta_model(
+    config: Any, dtype: str = "float32", rank: int = 0, head_dtype: str = "auto", vision: str = "frozen"
+) -> LanguageModel:
+    """Return the model on device "meta", with LoRA adapters if `rank` is above 0, and without a chat template. `vision`
+    says what is trained of its tower (`settings.Training`).
 
-    Raise UserError if adapters need `peft` and it is not installed.
+    Raise UserError if adapters need `peft` and it is not installed, and for a model without these parts of a tower.
     """
     with torch.device("meta"):
         module = model_class(config).from_config(config, dtype=DTYPES[dtype]).eval()
     freeze_tower(module)
+    train_tower(module, vision)
     no_chat: Any = None
     model = LanguageModel(module, no_chat, is_llama_like(module), head_dtype=head_dtype)
     return lora.add_adapter(model, Lora(rank), 0) if rank else model

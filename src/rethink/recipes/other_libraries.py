@@ -119,6 +119,7 @@ actor_rollout_ref.actor.ppo_mini_batch_size | method.solve.n_steps | train_batch
 actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu | training.micro_batch_tokens | in tokens
 actor_rollout_ref.actor.ppo_max_token_len_per_gpu | training.micro_batch_tokens |
 actor_rollout_ref.actor.ppo_epochs | - | every reply is trained once
+actor_rollout_ref.actor.freeze_vision_tower | training.vision | true is "frozen", which is the default here
 actor_rollout_ref.actor.clip_ratio | method.solve.clip_low method.solve.clip_high |
 actor_rollout_ref.actor.clip_ratio_low | method.solve.clip_low |
 actor_rollout_ref.actor.clip_ratio_high | method.solve.clip_high |

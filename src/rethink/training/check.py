@@ -20,6 +20,7 @@ from rethink.recipe import Recipe
 from rethink.strategies import check_needs, parse_all
 from rethink.training import optimizer
 from rethink.training.no_effect import settings_without_effect
+from rethink.training.open_trainer import why_unsupported
 from rethink.training.trackers import check_trackers
 from rethink.types import Demonstration, Message, Problem
 
@@ -58,6 +59,10 @@ def check_run(recipe: Recipe, *, hub: bool = True) -> Inputs:
     if not needs_of(recipe.method["name"]).samples:
         require_demonstrations(problems, or_pairs=True)
     check_images(recipe, [*problems, *held_out], info)
+    if recipe.training.vision != "frozen" and problems and not any(problem.all_images for problem in problems):
+        raise UserError(
+            f'training.vision = "{recipe.training.vision}" has no effect: no problem has images; leave it out'
+        )
     if info is not None:
         check_lengths(recipe, info)
         if recipe.lora.rank and recipe.lora.targets != "all-linear":
@@ -92,6 +97,9 @@ def check_settings(recipe: Recipe) -> Method:
         )
     if recipe.lora.rank and recipe.model.random:
         raise UserError("lora.rank adapts existing weights, but model.random initializes them at random; set one only")
+    refusal = why_unsupported(recipe, 1)
+    if refusal:
+        raise UserError(refusal)
     training = recipe.training
     weighted = training.old_log_probs == "sampler" or training.importance_sampling_mode != "none"
     if recipe.async_level and not weighted:

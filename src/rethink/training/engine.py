@@ -20,7 +20,7 @@ from rethink.distributed import SINGLE_PROCESS, Ranks
 from rethink.models import lora
 from rethink.models.checkpoint_files import OPTIMIZER
 from rethink.models.forward import Weights
-from rethink.models.forward.embedding import ImageSource
+from rethink.models.forward.embedding import ImageSource, trained_tower
 from rethink.models.forward.lowrank import merged_weight
 from rethink.models.language_model import LanguageModel, pick_dtype
 from rethink.models.sharded_weights import is_sharded
@@ -200,7 +200,7 @@ class LocalEngine:
 
     def start_model(self, in_float32: bool = False) -> WholeModel:
         if in_float32:
-            return whole_copy(self._load(), self.dtype)
+            return whole_copy(self._load(), self.dtype, moves_tower=bool(trained_tower(self.model.module)))
         return WholeModel(self._start(), self.dtype)
 
     def clip(self, max_norm: float) -> float:

@@ -16,6 +16,7 @@ from rethink.models.forward.embedding import tower_names
 from rethink.models.gguf.folder import model_folder
 from rethink.models.gguf.locate import find, is_gguf
 from rethink.models.language_model import LanguageModel, pick_dtype
+from rethink.models.open_vision import train_tower
 from rethink.models.sharded_weights import is_sharded
 from rethink.policies.base import TrainedPolicy
 from rethink.policies.data_parallel import DataParallelPolicy
@@ -31,12 +32,20 @@ if TYPE_CHECKING:
 
 
 def why_unsupported(recipe: Recipe, n_ranks: int) -> str:
-    """Return why the recipe cannot be trained by this many processes, one per GPU; "" if it can."""
+    """Return which settings exclude training by this many processes, one per GPU, and why; "" if none does."""
     if optimizer.is_unsupported(recipe.training.optimizer, recipe.lora.rank, n_ranks):
         return (
             "several ranks train adapters with AdamW only: leave out training.optimizer=adamw8bit (it would save "
             "little) or train in one process"
         )
+    for lacks, needed, why in (
+        (n_ranks > 1, "a single process", "several ranks do not train the tower"),
+        (recipe.lora.rank > 0, "lora.rank = 0", "adapters train the language model alone"),
+        (recipe.sampler.engine == "vllm", 'sampler.engine = "local"', "vLLM keeps the tower that it got first"),
+        (recipe.async_level > 0, "async_level = 0", "the tower would change during sampling"),
+    ):
+        if lacks and recipe.training.vision != "frozen":
+            return f'training.vision = "{recipe.training.vision}" needs {needed}, because {why}; or set it to "frozen"'
     if n_ranks > recipe.problems_per_batch:
         return (
             f"{n_ranks} ranks share the problems of a batch, but problems_per_batch is only {recipe.problems_per_batch}: "
@@ -48,6 +57,7 @@ def why_unsupported(recipe: Recipe, n_ranks: int) -> str:
 def open_trainable_model(recipe: Recipe, checkpoint: Path | None = None) -> LanguageModel:
     """Return the model of the recipe, or of a checkpoint, ready for training: with an adapter if the recipe has one."""
     model = open_model(recipe.model, recipe.seed, str(checkpoint) if checkpoint else None)
+    train_tower(model.module, recipe.training.vision)
     return lora.prepare_for_training(model, recipe.lora, recipe.seed, resumed=checkpoint is not None)
 
 

@@ -62,6 +62,7 @@ class WholeModel:
         for name, weight in other:
             own = self._parameters[name]
             own.lerp_(weight.to(own), share)
+        self._forget_images()
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         yield from self._parameters.items()
@@ -78,11 +79,23 @@ class WholeModel:
         found = load_file(checkpoint / FILE)
         for name, own in self._parameters.items():
             own.copy_(found[name])
+        self._forget_images()
+
+    def _forget_images(self) -> None:
+        vectors = self.model.image_vectors
+        if vectors is not None and vectors.module is self.model.module:  # its tower moves, too: see `whole_copy`
+            vectors.forget()
 
 
-def whole_copy(start: LanguageModel, dtype: torch.dtype) -> WholeModel:
-    """Return a copy of the model in float32, because averages lose small moves in bfloat16; its products are in `dtype`."""
-    return WholeModel(replace(start, module=copy.deepcopy(start.module).float().requires_grad_(False)), dtype)
+def whole_copy(start: LanguageModel, dtype: torch.dtype, *, moves_tower: bool = False) -> WholeModel:
+    """Return a copy of the model in float32, because averages lose small moves in bfloat16; its products are in `dtype`.
+
+    Unless its tower moves, too, the vectors of images stay those of the start model."""
+    module = copy.deepcopy(start.module).float().requires_grad_(False)
+    vectors = start.image_vectors
+    if moves_tower and vectors is not None:
+        vectors = vectors.over(module)
+    return WholeModel(replace(start, module=module, image_vectors=vectors), dtype)
 
 
 class MovingReference:

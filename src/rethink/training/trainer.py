@@ -187,6 +187,7 @@ class Trainer:
             raise FloatingPointError(f"the loss is {loss} and the gradient's norm {norm}")
         self.before_step()
         take_step(self.optimizer)
+        self.model.weights_changed()
         self.n_optimizer_steps += 1
         statistics.add(found)
         statistics.mean("loss", torch.tensor([loss]))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,12 +16,13 @@ from torch import Tensor
 from transformers import AutoConfig, AutoProcessor
 
 from rethink.errors import UserError
-from rethink.images import FIRST_ID, Image, find, without_images
+from rethink.images import FIRST_ID, find, without_images
 from rethink.models import lora
 from rethink.models.forward.embedding import has_vision_tower
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.models.model_info import read_model_info
+from rethink.models.open_vision import freeze_tower, train_tower
 from rethink.models.read_weights import opened_config
 from rethink.models.vision.images_only import ImagesOnly
 from rethink.policies.local import LocalPolicy
@@ -31,6 +33,7 @@ from rethink.types import Message, Problem, Prompt, Sample, Sampling, Verdict
 from support.images import image
 from support.samples import make_sample, sdpa_attention
 from support.vision_models import VISION, save_vision_model
+from support.vision_passes import images_of, own_inputs, own_log_probs
 
 RED, BLUE, WIDE = image(), image("blue", (40, 50)), image("green", (90, 30))
 STRIP = image("purple", (500, 120))
@@ -52,18 +55,6 @@ def family(name: str) -> LanguageModel:
         return load_model(str(save_vision_model(Path(folder), name)))
 
 
-def images_of(messages: tuple[Message, ...]) -> list[Image]:
-    return [shown for message in messages for shown in message.images]
-
-
-def own_inputs(model: LanguageModel, messages: tuple[Message, ...]) -> dict[str, Tensor]:
-    """Return what the model's own processor makes of a conversation."""
-    processor = model.chat.image_text.processor  # type: ignore[union-attr]
-    pil_images = [shown.open() for shown in images_of(messages)]
-    text = model.chat.render(messages)
-    return dict(processor(images=pil_images or None, text=[text], return_tensors="pt", add_special_tokens=False))
-
-
 def samples(model: LanguageModel) -> list[Sample]:
     """Return two replies of different lengths to each conversation."""
     found = []
@@ -73,19 +64,6 @@ def samples(model: LanguageModel) -> list[Sample]:
             prompt_ids = model.chat.encode(messages)
             found.append(make_sample(ids, group=str(i), prompt_ids=prompt_ids, temperature=0.7))
     return found
-
-
-def own_log_probs(model: LanguageModel, sample: Sample, messages: tuple[Message, ...]) -> Tensor:
-    """Return the log-probs [T] from one pass of the whole module, tower included, over one conversation."""
-    inputs = own_inputs(model, messages)
-    ids_1_T = torch.cat([inputs.pop("input_ids"), torch.tensor([sample.ids])], 1)
-    inputs["attention_mask"] = torch.ones_like(ids_1_T)
-    for kind in set(inputs) & {"mm_token_type_ids", "token_type_ids"}:
-        inputs[kind] = torch.nn.functional.pad(inputs[kind], (0, len(sample.ids)))
-    with sdpa_attention(model.module):
-        found = model.module(input_ids=ids_1_T, use_cache=False, **inputs).logits
-    log_probs_T_V = (found[0, -len(sample.ids) - 1 : -1].float() / 0.7).log_softmax(-1)
-    return log_probs_T_V.gather(-1, torch.tensor(sample.ids)[:, None])[:, 0]
 
 
 @pytest.mark.parametrize("name", VISION)
@@ -105,11 +83,33 @@ def test_prompts_are_those_of_the_processor(name: str) -> None:
     assert without_images(first) == without_images(second)
 
 
+TRAINED = ("frozen", "projector", "all")
+PROJECTOR = {"Qwen2.5-VL": "merger", "Qwen3-VL": "merger", "Idefics3": "connector"}
+
+
+@contextmanager
+def trained(module: Any, vision: str) -> Iterator[None]:
+    """Train these parts of the tower inside the context."""
+    train_tower(module, vision)
+    try:
+        yield
+    finally:
+        module.zero_grad()
+        freeze_tower(module)
+
+
 @pytest.mark.parametrize("name", VISION)
-def test_log_probs_and_gradients_of_a_packed_pass(name: str) -> None:
+@pytest.mark.parametrize("vision", TRAINED)
+def test_log_probs_and_gradients_of_a_packed_pass(name: str, vision: str) -> None:
     """Guards against vectors at the wrong places of a packed sequence, prompts that are shared although their images
-    differ, and gradients of the embedding that image places disturb."""
+    differ, gradients of the embedding that image places disturb, and a tower that gets no or another gradient."""
     model, parts = family(name), samples(family(name))
+    with trained(model.module, vision):
+        compare_gradients(name, model, parts, vision)
+
+
+def compare_gradients(name: str, model: LanguageModel, parts: list[Sample], vision: str) -> None:
+    """Compare log-probs and gradients of one packed pass with those of the module's own pass over each sample."""
     weights = model.weights(trainable=True)
     micro = lay_out([TrainingSample(sample) for sample in parts], image_vectors=model.image_vectors)
     ours = micro.by_sample(trained_log_probs(weights, 16, micro))
@@ -124,13 +124,16 @@ def test_log_probs_and_gradients_of_a_packed_pass(name: str) -> None:
         torch.testing.assert_close(own, theirs, rtol=0, atol=2e-4)
         (theirs * f).sum().backward()
     largest = max(float(g.abs().max()) for g in found.values())
+    compared = set()
     for key, p in model.module.named_parameters():
         is_tower = any(part in key for part in ("vision", "visual", "connector", "projector"))
-        assert p.requires_grad != is_tower, key
+        is_projector = PROJECTOR.get(name, "projector") in key
+        assert p.requires_grad == (not is_tower or vision == "all" or (vision == "projector" and is_projector)), key
         if p.grad is not None and float(p.grad.abs().max()) > 1e-4 * largest:
             gap = float((found[key] - p.grad).abs().max())
             assert gap <= 1e-3 * float(p.grad.abs().max()) + 1e-5 * largest, f"{key} is off by {gap}"
-    model.module.zero_grad()
+            compared.add("projector" if is_projector else "all" if is_tower else "frozen")  # the first that trains it
+    assert compared == set(TRAINED[: TRAINED.index(vision) + 1])
 
 
 def prompts() -> list[Prompt]:

@@ -10,6 +10,9 @@ from torch.nn import Parameter
 
 from rethink.images import FIRST_ID
 
+PROJECTORS = ("aligner", "connector", "deepstack_merger_list", "merger", "multi_modal_projector")
+"""What `transformers` calls the part of a model that maps what its vision tower has computed to embeddings."""
+
 
 class Embedded(NamedTuple):
     """A flat sequence in which there are images.
@@ -46,7 +49,7 @@ class ImageSource(Protocol):
 def embed_images(
     ids_T: Tensor, table: Callable[[Tensor], Tensor], image_vectors: ImageSource | None, attend: object
 ) -> Embedded | None:
-    """Return a flat sequence in which there are images; None for one of text. The vectors have no gradient.
+    """Return a flat sequence in which there are images; None for one of text.
 
     Sampled tokens are text: to look for images among them (`attend.only_tokens`) would wait for the GPU at each step."""
     if image_vectors is None or getattr(attend, "only_tokens", False):
@@ -74,6 +77,20 @@ def tower_parameters(module: Any) -> list[Parameter]:
         return []
     own = {*body(module).parameters(), *module.get_output_embeddings().parameters()}
     return [p for p in module.parameters() if p not in own]
+
+
+def projector_parameters(module: Any) -> list[Parameter]:
+    """Return those of a tower's parameters that are its projector's; none if no part has a name that is known."""
+    found: set[Parameter] = set()
+    for name, part in module.named_modules():
+        if name.rpartition(".")[2] in PROJECTORS:
+            found.update(part.parameters())
+    return [p for p in tower_parameters(module) if p in found]
+
+
+def trained_tower(module: Any) -> list[Parameter]:
+    """Return those of a tower's parameters that are trained: none, unless `training.vision` says so."""
+    return [p for p in tower_parameters(module) if p.requires_grad]
 
 
 def tower_names(module: Any) -> frozenset[str]:

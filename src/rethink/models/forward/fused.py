@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from rethink.models.forward.attention import AttentionFn, sliding_window
-from rethink.models.forward.embedding import ImageSource, body, embed_images, has_grids
+from rethink.models.forward.embedding import ImageSource, body, embed_images, has_grids, trained_tower
 from rethink.models.forward.gradient_checkpointing import checkpointed
 from rethink.models.forward.head import changes_logits
 from rethink.models.forward.lowrank import LowRank, base_layer, concat_adapters, merged_weight
@@ -119,6 +119,8 @@ class FusedWeights:
                 layer = _layer(part, dtype, merge=not trainable)
             self.layers.append(Layer(*map(leaves.get, layer)))
             self.windows.append(sliding_window(base.config, i))
+        for p in trained_tower(module) if trainable else ():
+            leaves.by_source[p] = p  # the module runs it: nothing is rearranged
         self.leaves = [leaf for leaf in leaves.by_source.values() if leaf.requires_grad]
         self._sources = [source for source, leaf in leaves.by_source.items() if leaf.requires_grad]
 

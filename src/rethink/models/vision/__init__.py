@@ -1,4 +1,4 @@
-"""Images for vision-language models: their places in a prompt, and the vectors that a frozen tower makes."""
+"""Images for vision-language models: their places in a prompt, and the vectors that the tower makes of them."""
 
 from rethink.models.vision.image_text import ImageText, open_image_text
 from rethink.models.vision.image_vectors import ImageVectors

@@ -1,10 +1,13 @@
-"""The vectors of images, from a frozen vision tower: constants, computed once per image and kept by its content."""
+"""The vectors of images, from a vision tower: computed once per image, and kept by its content until the tower changes.
+
+Of a frozen tower they are constants. Those of a trained tower are computed in each micro-batch, with gradients.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from threading import RLock
 from typing import Any
 
@@ -14,7 +17,7 @@ from torch import Tensor
 from rethink import threads
 from rethink.errors import UserError
 from rethink.images import FIRST_ID, Image, find_by_key, split_id
-from rethink.models.forward.embedding import Embedded, has_grids
+from rethink.models.forward.embedding import Embedded, has_grids, trained_tower
 from rethink.models.vision.image_text import ImageText
 
 CACHE_BYTES = 4 * 2**30
@@ -27,8 +30,8 @@ MOST_GRIDS = 100_000
 class ImageVectors:
     """The vectors of `module`'s tower, by the ids that stand for them in a prompt (`images.ids_of`).
 
-    An image is computed alone and, on a CPU, by one core: its vectors do not depend on when and with what it is asked. With
-    `both_ways`, the vectors of an image attend to each other in both directions."""
+    An image is computed alone and, if its vectors are kept, by one core of a CPU: so they do not depend on when and with
+    what it is asked. With `both_ways`, the vectors of an image attend to each other in both directions."""
 
     def __init__(
         self, module: Any, text: ImageText, limit_bytes: int = CACHE_BYTES, *, both_ways: bool = False
@@ -92,7 +95,9 @@ class ImageVectors:
         return found
 
     def rows(self, ids: Sequence[int]) -> Tensor:
-        """Return the vectors [N, H] with these ids."""
+        """Return the vectors [N, H] with these ids; of a trained tower with gradients, where these are enabled."""
+        is_trained = torch.is_grad_enabled() and trained_tower(self.module)
+        vectors_of = cache(self._of_trained) if is_trained else self._of
         found: list[Tensor] = []
         start = 0
         while start < len(ids):
@@ -100,7 +105,7 @@ class ImageVectors:
             end = start + 1
             while end < len(ids) and ids[end] == ids[end - 1] + 1 and split_id(ids[end])[0] == key:
                 end += 1
-            whole = self._of(key)
+            whole = vectors_of(key)
             if first + end - start > len(whole):
                 raise UserError("the prompt was made for a model that reads images into more vectors than this one")
             found.append(whole[first : first + end - start])
@@ -111,11 +116,22 @@ class ImageVectors:
         """Return the vectors [N, H] of an image."""
         return self._of(image.key)
 
+    def forget(self) -> None:
+        """Drop all vectors, because the tower has changed."""
+        with self._lock:
+            self._kept.clear()
+            self.n_bytes = 0
+
+    def _of_trained(self, key: int) -> Tensor:
+        image = find_by_key(key)
+        return self._checked(self._run_tower(self.text.inputs(image)), image)
+
     def _of(self, key: int) -> Tensor:
         with self._lock:
             if key not in self._kept:
                 image = find_by_key(key)
-                vectors = self._compute(image)
+                self.n_computed += 1
+                vectors = self._checked(threads.alone(partial(self._run_frozen, self.text.inputs(image))), image)
                 self.n_bytes += vectors.nbytes
                 self._kept[key] = vectors
                 while self.n_bytes > self.limit_bytes and len(self._kept) > 1:
@@ -123,9 +139,7 @@ class ImageVectors:
             self._kept.move_to_end(key)
             return self._kept[key]
 
-    def _compute(self, image: Image) -> Tensor:
-        self.n_computed += 1
-        vectors = threads.alone(partial(self._run_tower, self.text.inputs(image)))
+    def _checked(self, vectors: Tensor, image: Image) -> Tensor:
         n = self.text.n_vectors(image)
         if len(vectors) != n:
             raise UserError(
@@ -134,6 +148,9 @@ class ImageVectors:
         return vectors
 
     @torch.no_grad()
+    def _run_frozen(self, inputs: dict[str, Any]) -> Tensor:
+        return self._run_tower(inputs).cpu().clone()
+
     def _run_tower(self, inputs: dict[str, Any]) -> Tensor:
         device, dtype = self.module.device, self.module.dtype
         moved: dict[str, Any] = {}
@@ -144,7 +161,7 @@ class ImageVectors:
         out = self.module.get_image_features(**moved)
         found = getattr(out, "pooler_output", out)
         deep = getattr(out, "deepstack_features", None) or ()
-        return torch.cat([_flat(part) for part in (found, *deep)], 1).cpu().clone()
+        return torch.cat([_flat(part) for part in (found, *deep)], 1)
 
 
 def _number_images(mask_T: Tensor) -> Tensor:
