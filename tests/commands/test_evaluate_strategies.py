@@ -244,14 +244,14 @@ def test_custom_verifier_has_no_votes(rethink: Rethink, tmp_path: Path) -> None:
 def test_columns_that_the_verifier_reads_may_not_change(rethink: Rethink, tmp_path: Path) -> None:
     """Guards against verdicts by two versions of a column in one file: training noticed the change, an evaluation did not.
     Columns that nothing reads may change."""
-    (tmp_path / "mine.py").write_text("def short(reply, gold, row):\n    return len(reply) < row['most']\n")
+    (tmp_path / "short_replies.py").write_text("def short(reply, gold, row):\n    return len(reply) < row['most']\n")
 
     def write(most: int, note: str) -> None:
         row = {"question": "1 2 7", "answer": "10", "most": most, "note": note}
         (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
 
     common = [*MODEL, "--on", "a.jsonl", "--strategy", "solve"]
-    by_row = [*common, "evaluation.problems.verifier=mine:short", "--out", "e"]
+    by_row = [*common, "evaluation.problems.verifier=short_replies:short", "--out", "e"]
     write(5, "")
     assert rethink(*by_row).code == 0
     write(6, "")

@@ -360,9 +360,9 @@ def test_more_optimizer_steps_than_groups(qwen: LanguageModel) -> None:
     ("settings", "rates"),
     [
         ({}, [0.6] * 7),
-        ({"schedule": "linear"}, [0.6, 0.48, 0.36, 0.24, 0.12, 0.0, 0.0]),
-        ({"schedule": "cosine"}, [0.6, 0.5427051, 0.3927051, 0.2072949, 0.0572949, 0.0, 0.0]),
-        ({"schedule": "linear", "warmup_updates": 3}, [0.15, 0.24, 0.27, 0.24, 0.12, 0.0, 0.0]),
+        ({"schedule": "linear"}, [0.6, 0.48, 0.36, 0.24, 0.12, 0.12, 0.12]),
+        ({"schedule": "cosine"}, [0.6, 0.5427051, 0.3927051, 0.2072949, 0.0572949, 0.0572949, 0.0572949]),
+        ({"schedule": "linear", "warmup_updates": 3}, [0.15, 0.24, 0.27, 0.24, 0.12, 0.12, 0.12]),
     ],
 )
 def test_learning_rates_by_hand(qwen: LanguageModel, settings: dict[str, Any], rates: list[float]) -> None:
