@@ -50,6 +50,7 @@ REFUSED = {
     "training.vision=all lora.rank=2": 'training.vision = "all" needs lora.rank = 0',
     "training.vision=projector sampler.engine=vllm": 'training.vision = "projector" needs sampler.engine = "local"',
     "training.vision=all async_level=1": "needs async_level = 0",
+    "method.name=imitate async_level=1": "async_level has no effect: the method 'imitate' samples nothing",
     "lora.alpha=8": "lora.alpha has no effect: set lora.rank above 0",
     "teacher.path=tiny": "teacher.path has no effect: method grpo has no teacher",
     "endpoint.url=http://h:1": "endpoint.url has no effect",

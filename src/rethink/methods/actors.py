@@ -79,6 +79,8 @@ class Actors:
     def _graded(self, numbered: Iterable[tuple[int, Group]], n: int) -> list[Group]:
         """Grade n numbered groups as they arrive. With several ranks, each one grades the groups that it sampled: those
         whose number, modulo the number of ranks, is its rank."""
+        if self.ranks.size > 1:
+            self.grader([])  # all ranks together: it may have to wait for weights that they gather
         groups: list[Group] = [()] * n
         graded: dict[int, list[_Grading]] = {}
         error: UserError | None = None

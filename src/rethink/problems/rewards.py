@@ -78,6 +78,13 @@ def runs_in_workers(verify: Callable[..., object]) -> bool:
     return getattr(inner, "__module__", "") in IN_WORKERS
 
 
+def runs_in_process(verify: Callable[..., object]) -> bool:
+    """Return whether a verifier is a user's function that runs in this process."""
+    if isinstance(verify, AfterThinking):
+        return runs_in_process(verify.verify)
+    return isinstance(verify, UserFunction) and verify.in_process
+
+
 def map_all(function: Callable[[T], R], items: Sequence[T], concurrent: bool) -> list[R]:
     """Return function(item) for all items in order. If concurrent, run as many at once as there are workers."""
     if not concurrent or len(items) < 2:
@@ -147,6 +154,11 @@ class Grader:
     def reads_rows(self) -> bool:
         """Whether a reward function gets the rows of the problems."""
         return any(term.function is not None and term.function.reads_row for term in self.terms)
+
+    @property
+    def runs_in_process(self) -> bool:
+        """Whether a reward function runs in this process."""
+        return any(term.function is not None and term.function.in_process for term in self.terms)
 
     def __call__(self, groups: Sequence[Group]) -> list[Group]:
         graded = grade(groups)

@@ -29,6 +29,9 @@ def train(run: Run) -> Iterator[Record]:
     `run.interrupted` is set, finish the current batch, save a checkpoint and return. Raise UserError for a loss that is not
     finite, for a full disk, if another process has the run, and if no reply can be graded (see `UNGRADED_BATCHES`).
 
+    With `async_level` above 0, use `run.policy` only at the record of an evaluation: at others, it may be sampling later
+    batches, with older weights.
+
     >>> import rethink
     >>> few = ["out=runs/train", "updates=1", "problems_per_batch=2", "evaluation.problems.limit=3"]
     >>> run = rethink.open_run(rethink.load_recipe("demo-grpo", few))
@@ -40,9 +43,11 @@ def train(run: Run) -> Iterator[Record]:
     try:
         yield from _train(run, schedule)
     finally:
-        schedule.close()
-        run.trackers.close()
-        run.lock.release()
+        try:
+            schedule.close()
+        finally:
+            run.trackers.close()
+            run.lock.release()
 
 
 def _train(run: Run, schedule: SamplingAhead | Synchronous) -> Iterator[Record]:

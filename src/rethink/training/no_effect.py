@@ -48,6 +48,8 @@ USED_BY = {
 def settings_without_effect(recipe: Recipe) -> Iterator[str]:
     """Yield a message about each setting that differs from its default and has no effect."""
     yield from _sampler(recipe.sampler, recipe.lora.rank)
+    if recipe.async_level and not needs_of(recipe.method["name"]).samples:
+        yield f"async_level has no effect: the method {recipe.method['name']!r} samples nothing; leave it out"
     if not recipe.lora.rank:
         yield from _changed("lora", recipe.lora, Lora(), ("alpha", "targets"), "set lora.rank above 0")
     yield from _importance_sampling(recipe.training)

@@ -41,7 +41,7 @@ from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Event
+from threading import Event, get_ident
 from typing import Any
 
 from rethink import threads
@@ -88,6 +88,8 @@ class SamplingAhead:
         self._captured.set()
         self._stop = Event()
         self._failure: BaseException | None = None
+        self._in_batch = False
+        self._sampling_thread = 0
         run.before_save = self._catch_up
         run.trainer.before_step = self._wait_for_capture
 
@@ -99,6 +101,7 @@ class SamplingAhead:
             self._sample(self._append(Ahead(run.n_batches, recording["version"], start, recording=recording)))
         self._recordings = []
         self._lag = self._n_updates = self._n_new = 0
+        self._in_batch = True
         if self._queue:
             ahead = self._queue.popleft()
             batch = ahead.sampled.result()
@@ -129,6 +132,7 @@ class SamplingAhead:
     def finish_batch(self, batch: Batch) -> None:
         """Raise the error of sampling later batches, or UserError if the method has changed its state since they began."""
         self.run.stream = batch.stream
+        self._in_batch = False
         if self.run.ranks.size == 1:  # several ranks would not see it at the same time
             self._raise_failure()
         if self._queue:
@@ -141,6 +145,8 @@ class SamplingAhead:
             self._stop.set()
         self._thread.close()
         self._captured.set()  # also of a round that never began
+        self.run.before_save = self.run.trainer.before_step = lambda: None
+        self.run.sampled_ahead = self._recorded()
 
     def _refuse_late_change(self, following: Ahead) -> None:
         assert following.start is not None
@@ -182,6 +188,7 @@ class SamplingAhead:
     def _sample_round(self, round_: list[Ahead], version: int, captured: Event) -> None:
         """Sample batches, one after the other, from the weights of this version."""
         policy = self.run.policy
+        self._sampling_thread = get_ident()
         try:
             if self._failure is not None:
                 raise self._failure
@@ -234,11 +241,25 @@ class SamplingAhead:
     def _catch_up(self) -> None:
         """Wait until nothing is sampled ahead, and let the policy sample from the newest weights."""
         run = self.run
+        if get_ident() == self._sampling_thread:
+            raise UserError(
+                f"the method {run.recipe.method['name']!r} uses a policy or a role of an earlier batch; it must take them "
+                "from the `actors` of each batch"
+            )
         self._wait_until_idle()
         self._raise_failure()
         if run.policy.version != run.trainer.version:
             run.policy.publish(run.trainer.version)
-        run.sampled_ahead = [ahead.recording for ahead in self._queue if ahead.recording is not None]
+        run.sampled_ahead = self._recorded()
+
+    def _recorded(self) -> list[dict[str, Any]]:
+        """Return the recordings of the batches that follow the finished ones; none within a batch, which begins anew."""
+        found = list(self._recordings)
+        for ahead in self._queue:
+            if ahead.recording is None:
+                break
+            found.append(ahead.recording)
+        return [] if self._in_batch else found
 
     @property
     def _is_idle(self) -> bool:
