@@ -73,6 +73,22 @@ def test_groups_that_were_not_sampled_are_split_over_ranks() -> None:
     assert all(graded == grade(groups) for graded, _ in found)
 
 
+def test_every_rank_asks_the_grader_once_before_it_grades() -> None:
+    """Guards against ranks without groups of their own that do not gather weights, for which the grader of others waits."""
+
+    def work(ranks: Ranks) -> Any:
+        calls: list[int] = []
+
+        def grader(groups: Sequence[Group]) -> list[Group]:
+            calls.append(len(groups))
+            return grade(groups)
+
+        make_actors(ranks, grader).grade([(make_sample((4, 5, 1)),)])
+        return calls
+
+    assert run_on_ranks(3, work) == [[0, 1], [0], [0]]
+
+
 def test_all_ranks_get_the_same_rewards() -> None:
     """Guards against ranks that fill in a default where a reward is None or differs from the verdict."""
 

@@ -61,13 +61,13 @@ class Actors:
 
     def grade(self, groups: Sequence[Group]) -> list[Group]:
         """Return the groups with verdicts and rewards, for samples that have none or that `splice` has changed."""
+        self.grader([])  # all ranks together, because it may wait for weights that they gather
         return self._graded(enumerate(groups), len(groups))
 
     def score(
         self, samples: Sequence[Sample], policy: Policy | None = None, prompts: Sequence[Prompt] | None = None
     ) -> list[tuple[float, ...]]:
-        """Return the log-prob, in nats, of each token of each sample under the policy's present weights, or another
-        policy's.
+        """Return the log-prob, in nats, of each token of each sample under the policy's present weights, or another's.
 
         With `prompts`, one per sample, log-probs are those after these prompts. See `Policy.score`."""
         return (policy or self.policy).score(samples, prompts)
@@ -79,8 +79,6 @@ class Actors:
     def _graded(self, numbered: Iterable[tuple[int, Group]], n: int) -> list[Group]:
         """Grade n numbered groups as they arrive. With several ranks, each one grades the groups that it sampled: those
         whose number, modulo the number of ranks, is its rank."""
-        if self.ranks.size > 1:
-            self.grader([])  # all ranks together: it may have to wait for weights that they gather
         groups: list[Group] = [()] * n
         graded: dict[int, list[_Grading]] = {}
         error: UserError | None = None

@@ -253,7 +253,7 @@ class SamplingAhead:
         run.sampled_ahead = self._recorded()
 
     def _recorded(self) -> list[dict[str, Any]]:
-        """Return the recordings of the batches that follow the finished ones; none within a batch, which begins anew."""
+        """Return the recordings of the batches that follow the finished ones; none within a batch, which starts over."""
         found = list(self._recordings)
         for ahead in self._queue:
             if ahead.recording is None:
