@@ -12,13 +12,9 @@ from typing import ClassVar
 import pytest
 
 from rethink.errors import UserError
-from rethink.grading.user_function import UserFunction
 from rethink.methods.actors import Actors
-from rethink.methods.grpo import GRPO
 from rethink.objectives import Objective, Update
 from rethink.policies.base import Policy
-from rethink.problems.rewards import VERDICT_ONLY
-from rethink.training.check import Inputs, check_threads
 from rethink.training.loop import train
 from rethink.training.run import Run, open_run
 from rethink.types import Problem
@@ -92,15 +88,3 @@ def test_a_role_of_an_earlier_batch_is_refused(make: Make) -> None:
     run = open_run(make(f"method.name={__name__}:KeepsRole", "updates=6", "async_level=1"))
     with pytest.raises(UserError, match="uses a policy or a role of an earlier batch"):
         list(train(run))
-
-
-def test_functions_in_this_process_are_refused() -> None:
-    """Guards against verifiers that use signals, which only the main thread can: every reply would be left out."""
-    for in_process in (False, True):
-        verify = UserFunction("mine:check", in_process=in_process, function=lambda reply, gold: True)
-        inputs = Inputs(GRPO(), [Problem("p", "?", "1", verify)], [], VERDICT_ONLY, has_model_files=False)
-        if in_process:
-            with pytest.raises(UserError, match="async_level above 0 grades in another thread"):
-                check_threads(inputs)
-        else:
-            check_threads(inputs)

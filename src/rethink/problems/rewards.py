@@ -67,8 +67,8 @@ def first_right(verdicts: Iterable[Verdict]) -> Verdict:
 def runs_in_workers(verify: Callable[..., object]) -> bool:
     """Return whether worker processes do a verifier's work. Several calls should then run at once.
 
-    Our other verifiers take less time than starting a thread. A function that runs in this process may need the main
-    thread, for signals.
+    Our other verifiers take less time than starting a thread. A function that runs in this process may
+    not be ready for several threads at once.
     """
     if isinstance(verify, UserFunction):
         return not verify.in_process
@@ -76,13 +76,6 @@ def runs_in_workers(verify: Callable[..., object]) -> bool:
         return runs_in_workers(verify.verify)
     inner = verify.func if isinstance(verify, partial) else verify
     return getattr(inner, "__module__", "") in IN_WORKERS
-
-
-def runs_in_process(verify: Callable[..., object]) -> bool:
-    """Return whether a verifier is a user's function that runs in this process."""
-    if isinstance(verify, AfterThinking):
-        return runs_in_process(verify.verify)
-    return isinstance(verify, UserFunction) and verify.in_process
 
 
 def map_all(function: Callable[[T], R], items: Sequence[T], concurrent: bool) -> list[R]:
@@ -154,11 +147,6 @@ class Grader:
     def reads_rows(self) -> bool:
         """Whether a reward function gets the rows of the problems."""
         return any(term.function is not None and term.function.reads_row for term in self.terms)
-
-    @property
-    def runs_in_process(self) -> bool:
-        """Whether a reward function runs in this process."""
-        return any(term.function is not None and term.function.in_process for term in self.terms)
 
     def __call__(self, groups: Sequence[Group]) -> list[Group]:
         graded = grade(groups)

@@ -14,7 +14,7 @@ from rethink.methods.imitate import require_demonstrations
 from rethink.models import lora
 from rethink.models.model_info import ModelInfo, read_model_info
 from rethink.objectives import Objective, objectives_of
-from rethink.problems.rewards import Grader, build_grader, runs_in_process
+from rethink.problems.rewards import Grader, build_grader
 from rethink.prompts import PHASES_WITH_TEXTS, Prompts
 from rethink.recipe import Recipe
 from rethink.strategies import check_needs, parse_all
@@ -58,8 +58,6 @@ def check_run(recipe: Recipe, *, hub: bool = True) -> Inputs:
     inputs = Inputs(method, problems, held_out, build_grader(recipe.rewards, problems), info is not None)
     if not needs_of(recipe.method["name"]).samples:
         require_demonstrations(problems, or_pairs=True)
-    if recipe.async_level:
-        check_threads(inputs)
     check_images(recipe, [*problems, *held_out], info)
     if recipe.training.vision != "frozen" and problems and not any(problem.all_images for problem in problems):
         raise UserError(
@@ -123,17 +121,6 @@ def check_software(recipe: Recipe) -> None:
         lora.peft_version()
     if recipe.training.optimizer == "adamw8bit":
         optimizer.torchao_version()
-
-
-def check_threads(inputs: Inputs) -> None:
-    """Raise UserError if a user's function would run in this process, but not in its main thread: later batches are sampled
-    and graded in another one."""
-    if inputs.grader.runs_in_process or any(runs_in_process(problem.verify) for problem in inputs.problems):
-        raise UserError(
-            "async_level above 0 grades in another thread, and a function that runs in this process may need the main one "
-            "(for signals, say): set async_level = 0, or let the function run in a worker (problems.verifier_in_process = "
-            "false for a verifier, in_process = false for a reward)"
-        )
 
 
 def check_images(recipe: Recipe, problems: Sequence[Problem], info: ModelInfo | None) -> None:
