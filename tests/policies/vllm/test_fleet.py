@@ -15,6 +15,7 @@ from rethink.models.load import load_model
 from rethink.models.lora import named_weights
 from rethink.policies.vllm import server, transfer
 from rethink.policies.vllm.fleet import Fleet
+from rethink.policies.vllm.policy import VllmPolicy
 from support.fake_endpoint import make_prompt
 from support.fake_vllm import FakeVllm
 from support.vision_models import save_vision_model
@@ -97,6 +98,21 @@ def test_a_restarted_server_gets_the_weights_first(qwen: LanguageModel, fakes: l
     assert len(fakes[0].requests) > n_before
 
 
+def requests_after_restart(policy: VllmPolicy, fake: FakeVllm, *, is_noticed: bool = True, **model: str) -> int:
+    """Restart a server with these settings of its model, and return how many requests it gets after the next update.
+
+    `is_noticed`: somebody asks for a sample while it is down."""
+    fake.kill()
+    if is_noticed:
+        policy.sample(PROMPTS, 3)
+    fake.model.update(model)
+    fake.start()
+    policy.publish(policy.version + 1)
+    n_before = len(fake.requests)
+    policy.sample(PROMPTS, 3)
+    return len(fake.requests) - n_before
+
+
 def test_a_restarted_server_is_checked_again(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
     """Regression: a server that was restarted without --logprobs-mode was used again, and its log-probs at temperature 1
     were taken for those of the distribution that was sampled from."""
@@ -105,15 +121,7 @@ def test_a_restarted_server_is_checked_again(qwen: LanguageModel, fakes: list[Fa
     policy.publish(1)
 
     def restart(mode: str) -> int:
-        """Restart the first server, and return how many requests it gets after the next update."""
-        fakes[0].kill()
-        policy.sample(PROMPTS, 3)
-        fakes[0].model["logprobs_mode"] = mode
-        fakes[0].start()
-        policy.publish(policy.version + 1)
-        n_before = len(fakes[0].requests)
-        policy.sample(PROMPTS, 3)
-        return len(fakes[0].requests) - n_before
+        return requests_after_restart(policy, fakes[0], logprobs_mode=mode)
 
     assert restart("raw_logprobs") == 0
     assert "returns raw_logprobs, but training needs" in warnings[-1]
@@ -127,27 +135,18 @@ def test_a_restarted_server_is_checked_again(qwen: LanguageModel, fakes: list[Fa
     assert restart("processed_logprobs") > 0
 
 
-@pytest.mark.parametrize("is_missed", [True, False])
+@pytest.mark.parametrize("is_noticed", [True, False])
 def test_a_server_restarted_with_another_model_is_left_out(
-    qwen: LanguageModel, fakes: list[FakeVllm], is_missed: bool
+    qwen: LanguageModel, fakes: list[FakeVllm], is_noticed: bool
 ) -> None:
-    """Guards against samples of another base model of the same shape, under an adapter or a config that is not its, also
-    where the restart was over before anybody asked for a sample."""
+    """Guards against samples of another base model of the same shape, under an adapter or a config that is not its own,
+    also where the restart was over before anybody asked for a sample."""
     warnings: list[str] = []
     policy = make_policy(qwen, *fakes[:2], warn=warnings.append)
     policy.publish(1)
 
     def restart(model: str) -> int:
-        """Restart the first server, and return how many requests it gets after the next update."""
-        fakes[0].kill()
-        if is_missed:
-            policy.sample(PROMPTS, 3)
-        fakes[0].model["model"] = model
-        fakes[0].start()
-        policy.publish(policy.version + 1)
-        n_before = len(fakes[0].requests)
-        policy.sample(PROMPTS, 3)
-        return len(fakes[0].requests) - n_before
+        return requests_after_restart(policy, fakes[0], is_noticed=is_noticed, model=model)
 
     assert restart("other") == 0
     assert "now serves other, before tiny" in warnings[-1]
