@@ -1,7 +1,7 @@
 """All methods and objectives in one world, from one start model: the runs behind docs/results.md.
 
-    python benchmarks/zoo.py OUT [--arms grpo,pag] [--seeds 0,1,2,3,4] [--stages trials,runs,ablations,longer] [--workers 2]
-        [--limit N]
+    python benchmarks/zoo.py OUT [--arms grpo,pag] [--seeds 0,1,2,3,4,5,6,7] [--stages trials,runs,ablations,longer]
+        [--workers 2] [--limit N]
 
 The study has four stages:
 
@@ -9,12 +9,13 @@ The study has four stages:
   answers to validation problems is chosen: first answers and final ones, after one refinement, or after what the arm trains
   in its place. OUT/rates.json keeps the choice. `benchmarks/zoo_rates.json` has what was chosen for docs/results.md, so the
   other stages do not need this one.
-- `runs`: each arm is trained with its rate and each seed. The learning rate is constant, so a run can be compared at any
-  point: weights are kept after 40, 80, 160 and 320 updates, and where the run has sampled, or trained, as many tokens as
-  the budget, which is what GRPO needs for 160 updates. A run ends when both are reached and 160 updates are made, or after
-  320 updates.
+- `runs`: each arm is trained with its rate and the seeds 0 to 4. The learning rate is constant, so a run can be compared at
+  any point: weights are kept after 40, 80, 160 and 320 updates, and where the run has sampled, or trained, as many tokens
+  as the budget, which is what GRPO needs for 160 updates. A run ends when both are reached and 160 updates are made, or
+  after 320 updates.
 - `ablations`: with the seeds 0, 1 and 2, 160 updates, and the learning rate of their method.
-- `longer`: with the same seeds, methods go on to 320 updates.
+- `longer`: methods are trained for 320 updates with the seeds 5, 6 and 7, which also shows whether differences that were
+  found with the other seeds are found again.
 
 Everything is kept in OUT; a stopped study continues where it was. One thread per run: results do not depend on `--workers`.
 `--limit` makes everything smaller, for a trial. `benchmarks/zoo_evaluate.py` evaluates the weights; `zoo_table.py` and
@@ -65,6 +66,9 @@ TEACHER_MARK = "sampled"
 N_PREPARED = 2000
 """The number of problems that data are prepared from."""
 
+SEEDS = (0, 1, 2, 3, 4)
+"""The seeds of `runs`."""
+
 SHORT = 160
 """The number of updates of ablations, and of all others at least."""
 
@@ -74,7 +78,10 @@ CHOSEN_RATES = Path(__file__).with_name("zoo_rates.json")
 """The learning rates that were chosen by the trials behind docs/results.md."""
 
 THREE_SEEDS = (0, 1, 2)
-"""The seeds of ablations, and of methods that are trained for as long as the last mark."""
+"""The seeds of ablations."""
+
+NEW_SEEDS = (5, 6, 7)
+"""The seeds of methods that are trained for as long as the last mark."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--arms", default=",".join(ARMS))
-    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--seeds", default="0,1,2,3,4,5,6,7")
     parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--limit", type=int, default=0)
@@ -123,19 +130,21 @@ def main() -> None:
 def plan(out: Path, names: Sequence[str], seeds: Sequence[int], stages: Sequence[str] = STAGES) -> Iterator[list[Job]]:
     """Yield lists of jobs. Those of a list need nothing but the jobs of the lists before it, which are done."""
     teachers = [name for name in names if any(ARMS[other].teacher == name for other in names)]
-    for some in (teachers, [name for name in names if name not in teachers]):
+    parts = (teachers, [name for name in names if name not in teachers])
+    for some in parts:
         methods = [name for name in some if not ARMS[name].of]
         if "trials" in stages:
             yield [Job(name, 0, rate) for name in methods for rate in RATES]
             yield [Job(name, 0, BEYOND[rates(out)[name]]) for name in methods if rates(out)[name] in BEYOND]
         if "runs" in stages:
-            yield [Job(name, seed) for seed in seeds for name in methods]
+            yield [Job(name, seed) for seed in SEEDS if seed in seeds for name in methods]
     few = [seed for seed in THREE_SEEDS if seed in seeds]
     if "ablations" in stages:
         yield [Job(name, seed) for seed in few for name in names if ARMS[name].of]
-    methods = [name for name in names if ARMS[name].is_method and not ARMS[name].of]
-    if "longer" in stages:
-        yield [Job(name, seed, goes_on=True) for seed in few for name in methods]
+    new = [seed for seed in NEW_SEEDS if seed in seeds]
+    for some in parts if "longer" in stages else ():
+        methods = [name for name in some if ARMS[name].is_method and not ARMS[name].of]
+        yield [Job(name, seed, goes_on=True) for seed in new for name in methods]
 
 
 def run_job(out: Path, limit: int, job: Job) -> Job:

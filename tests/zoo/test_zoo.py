@@ -12,7 +12,9 @@ import zoo
 from rethink.recipe import load_recipe
 from zoo import (
     BEYOND,
+    NEW_SEEDS,
     RATES,
+    SEEDS,
     THREE_SEEDS,
     ColdStart,
     Data,
@@ -56,15 +58,16 @@ def test_stages_can_be_left_out_and_rates_are_known_without_trials(tmp_path: Pat
 
 def test_teachers_come_first_and_ablations_last(tmp_path: Path) -> None:
     """Guards against a pupil without its teacher, and an ablation without its method's learning rate."""
-    lists = jobs_by_list(tmp_path, ["grpo", "gsr", "gsr-direct"], [0, 4])
+    lists = jobs_by_list(tmp_path, ["grpo", "gsr", "gsr-direct"], [0, 4, 5])
     assert lists[1] == []
     assert lists[4] == []
     assert lists[0] == [f"grpo-rate-{rate:g}" for rate in RATES]
     assert lists[2] == ["grpo-0", "grpo-4"]
     assert lists[5] == ["gsr-0", "gsr-4"]
     assert lists[6] == ["gsr-direct-0"]  # seed 4 is not among those of ablations
-    assert lists[7] == ["grpo-0", "gsr-0"]  # which go on
+    assert lists[7:] == [["grpo-5"], ["gsr-5"]]  # trained for longer
     assert 4 not in THREE_SEEDS
+    assert not {*SEEDS} & {*NEW_SEEDS}
 
 
 @pytest.mark.parametrize("best", RATES)
