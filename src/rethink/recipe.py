@@ -48,8 +48,8 @@ class Recipe:
 
     - `out`: the run folder.
     - `seed`: the seed of all randomness.
-    - `updates`: the number of updates after which the run ends, once the problem batch is finished. ThinkTwice makes two
-      updates per problem batch.
+    - `updates`: the number of updates after which the run ends, once the problem batch is finished. Methods that also train
+      refinements make two or more per problem batch.
     - `problems_per_batch`: the number of problems in a problem batch.
     - `checkpoint_every`: the number of updates between checkpoints.
     - `checkpoint_minutes`: the longest time between checkpoints, in minutes, unless a batch or saving takes very long;

@@ -42,7 +42,7 @@ def files(folder: RunFolder) -> list[str]:
         (errno.ENOSPC, r"cannot write .*metrics.jsonl to disk, nor a checkpoint: .*; once there is space, resume"),
         (
             errno.EIO,
-            r"cannot flush and read .*metrics.jsonl, so no checkpoint is written: .*; once that is mended, resume",
+            r"cannot flush and read .*metrics.jsonl, so no checkpoint is written: .*; once that is fixed, resume",
         ),
     ],
 )

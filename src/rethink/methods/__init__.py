@@ -60,19 +60,21 @@ class Needs:
     - `asks_teacher`: whether it asks `actors.role("teacher")`.
     - `needs_reference`: whether its parts compare with the reference model in another way than by an objective's `kl_coef`.
     - `samples`: False if it only imitates replies of its problems: it samples nothing in training and needs no reward.
+    - `uses_objective`: False if its objective "solve" has no effect with its default settings.
     """
 
     later_phases: tuple[str, ...] = ()
     asks_teacher: bool = False
     samples: bool = True
     needs_reference: bool = False
+    uses_objective: bool = True
 
 
 def needs_of(name: str) -> Needs:
     """Return what the method of this name asks for.
 
     >>> needs_of("think_twice")
-    Needs(later_phases=('refine',), asks_teacher=False, samples=True, needs_reference=False)
+    Needs(later_phases=('refine',), asks_teacher=False, samples=True, needs_reference=False, uses_objective=True)
     """
     method = find_method(name)
     return Needs(
@@ -80,6 +82,7 @@ def needs_of(name: str) -> Needs:
         getattr(method, "asks_teacher", Needs.asks_teacher),
         getattr(method, "samples", Needs.samples),
         getattr(method, "needs_reference", Needs.needs_reference),
+        getattr(method, "uses_objective", Needs.uses_objective),
     )
 
 

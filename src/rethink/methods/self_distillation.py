@@ -58,6 +58,7 @@ class SelfDistillation:
 
     later_phases: ClassVar[tuple[str, ...]] = ("hint",)
     needs_reference: ClassVar[bool] = True
+    uses_objective: ClassVar[bool] = False
 
     n_solve: PositiveInt = 8
     hints: Hints = Hints()

@@ -148,8 +148,8 @@ NO_EVALUATION = """# Nothing is evaluated: there are too few problems to hold so
 
 
 def _has_named_loss(method: str) -> bool:
-    """Return whether the method has an objective that a name can set; that of self_distillation is unused by default."""
-    return method != "self_distillation" and "solve" in {field.name for field in dataclasses.fields(METHODS[method])}
+    """Return whether the method has an objective that a name can set, and that its default settings use."""
+    return needs_of(method).uses_objective and "solve" in {field.name for field in dataclasses.fields(METHODS[method])}
 
 
 def check_method(name: str) -> None:

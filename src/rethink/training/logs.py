@@ -35,7 +35,7 @@ def measure(folder: RunFolder) -> dict[str, tuple[int, str]]:
             if err.errno in (errno.ENOSPC, errno.EDQUOT):
                 what, when = f"cannot write {file} to disk, nor a checkpoint", "once there is space"
             else:
-                what, when = f"cannot flush and read {file}, so no checkpoint is written", "once that is mended"
+                what, when = f"cannot flush and read {file}, so no checkpoint is written", "once that is fixed"
             raise UserError(f"{what}: {err.strerror}; {when}, resume with --resume") from err
     return found
 

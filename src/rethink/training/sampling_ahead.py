@@ -8,8 +8,8 @@
 
 With `async_level = K`, batch b + K is sampled with the weights that the last update of batch b starts from. So its first
 update has samples that are 1 + (K - 1) * n updates old, if batches have n updates: K with one update per batch. They keep
-their version, the trainer gets the lag, and the ratio corrects for it (see `Trainer.apply`). Later updates of a batch
-(ThinkTwice's refinement) have samples of the newest weights. Batches 0 and 1 are sampled with the newest weights, because
+their version, the trainer gets the lag, and the ratio corrects for it (see `Trainer.apply`). Later updates of a batch, such
+as that of refinements, have samples of the newest weights. Batches 0 and 1 are sampled with the newest weights, because
 the number of updates per batch is not known before, and batches 2 to K + 1 with those before the last update of batch 1.
 
 Results do not depend on timing. A batch's last update cannot be known beforehand: it is assumed to be number n, the mean
