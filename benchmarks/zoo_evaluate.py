@@ -40,7 +40,7 @@ from rethink.recipe import load_recipe
 from rethink.settings import ProblemSource
 from rethink.strategies import Setup, parse_all
 from rethink.types import Sampling
-from zoo import BUDGET, SHORT, ColdStart, n_sampled, n_trained, trained_before, update_records
+from zoo import BUDGET, NEW_SEEDS, SEEDS, SHORT, ColdStart, n_sampled, n_trained, trained_before, update_records
 from zoo_arms import ARMS, START, WORLD
 from zoo_results import FIRST_STRATEGY, PAPER, RESULTS, T1, Answers, Point, Run, from_evaluation, read_run, write_run
 
@@ -62,7 +62,7 @@ FULL_MARKS = ("start", "sampled", "trained", str(SHORT))
 
 @dataclass(frozen=True)
 class Task:
-    """A run to evaluate. `arm` is "start" for the start model, which has no folder."""
+    """A run to evaluate. `arm` is "start" for the start model, which has no folder; it answers with each seed."""
 
     arm: str
     seed: int
@@ -85,7 +85,7 @@ def main() -> None:
 
 def tasks(out: Path) -> list[Task]:
     """Return the start model and all complete runs."""
-    found = [Task("start", 0)]
+    found = [Task("start", seed) for seed in (*SEEDS, *NEW_SEEDS)]
     for done in sorted(out.glob("*/trained")):
         arm, _, seed = done.parent.name.rpartition("-")
         if arm in ARMS:  # and no trial of a learning rate

@@ -1,8 +1,9 @@
-"""Write the tables of docs/results.md from the small result files, so that no figure is copied by hand.
+"""Write the tables of docs/results.md and docs/recipes.md from the small result files, so that no figure is copied by hand.
 
-    python benchmarks/zoo_page.py [--page docs/results.md] [--results benchmarks/results/zoo]
+    python benchmarks/zoo_page.py [PAGE ...] [--results benchmarks/results/zoo]
 
-A table stands between the lines `<!-- table: NAME -->` and `<!-- end -->`. NAME is one of TABLES; all else is left alone.
+A table stands between the lines `<!-- table: NAME -->` and `<!-- end -->`. NAME is one of TABLES,
+WITH_NEW_SEEDS and FROM_FILES; all else is left alone.
 """
 
 from __future__ import annotations
@@ -12,46 +13,93 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import demos
+import zoo_strategies
+from demos import demo_table
 from rethink.jsonl import write_text
+from zoo import SEEDS, SHORT
 from zoo_claims import CLAIMS, claim_table
-from zoo_results import PAPER, RESULTS, T1, Runs, read_runs
-from zoo_table import MAIN, cost_table, main_table, over_training, rate_table, solve_update_table
+from zoo_results import PAPER, RESULTS, T1, Runs, read_runs, with_seeds
+from zoo_strategies import strategy_table
+from zoo_table import (
+    ACCURACY,
+    CHAIN,
+    MAIN,
+    ablation_table,
+    cost_table,
+    difference_table,
+    gap_table,
+    main_table,
+    over_training,
+    rate_table,
+    repeated_table,
+    solve_update_table,
+)
 
-ROOT = Path(__file__).parent.parent
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = (DOCS / "results.md", DOCS / "recipes.md")
 
 TRIES = ("fresh second try", "reflect", "self-refine", "merge:3", "vote:3", "vote:4", "refine:4")
 
 TABLES: Mapping[str, Callable[[Runs], str]] = {
     "all methods": main_table,
-    "claims": lambda runs: claim_table(runs, CLAIMS),
-    "pass@4": lambda runs: rate_table(
-        runs, MAIN, "sampled", PAPER, ("solve", "solve pass@4", "refined", "refined pass@4")
-    ),
+    "pass@4": lambda runs: rate_table(runs, MAIN, "sampled", PAPER, ACCURACY),
     "tries": lambda runs: rate_table(runs, MAIN, "sampled", T1, TRIES),
+    "chain": lambda runs: rate_table(runs, MAIN, "sampled", T1, CHAIN),
+    "pass@4, temperature 1": lambda runs: rate_table(runs, MAIN, "sampled", T1, ACCURACY),
+    "differences": lambda runs: difference_table(runs, MAIN, SHORT, T1, ACCURACY),
+    "differences, trained tokens": lambda runs: difference_table(runs, MAIN, "trained", T1, ACCURACY),
+    "gap": lambda runs: gap_table(runs, MAIN, "sampled"),
     "solve updates": lambda runs: solve_update_table(runs, T1),
     "solve updates, paper": lambda runs: solve_update_table(runs, PAPER),
-    "solve over training": lambda runs: over_training(runs, T1, "solve"),
-    "refined over training": lambda runs: over_training(runs, T1, "refined"),
+    "ablations": lambda runs: ablation_table(runs, SHORT),
     "costs": lambda runs: cost_table(runs, MAIN, "sampled"),
 }
+"""By name, the tables about runs with the seeds of the main comparison."""
+
+WITH_NEW_SEEDS: Mapping[str, Callable[[Runs], str]] = {
+    "claims": lambda runs: claim_table(runs, CLAIMS),
+    "solve over training": lambda runs: over_training(runs, T1, "solve"),
+    "refined over training": lambda runs: over_training(runs, T1, "refined"),
+    "fix over training": lambda runs: over_training(runs, T1, "fix"),
+    "damage over training": lambda runs: over_training(runs, T1, "damage"),
+    "entropy over training": lambda runs: over_training(runs, T1, "entropy"),
+    "repeated": repeated_table,
+}
+"""By name, the tables that also show runs with new seeds."""
+
+FROM_FILES: Mapping[str, Callable[[], str]] = {
+    "strategies": lambda: strategy_table(zoo_strategies.read_rows()),
+    "demos": lambda: demo_table(demos.read_rows()),
+}
+"""By name, the tables from other result files."""
 
 TABLE = re.compile(r"<!-- table: (?P<name>[^>]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md")
+    parser.add_argument("pages", type=Path, nargs="*", default=PAGES)
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
-    write_text(given.page, with_tables(given.page.read_text(), read_runs(given.results)))
+    runs = read_runs(given.results)
+    for page in given.pages:
+        write_text(page, with_tables(page.read_text(), runs))
 
 
 def with_tables(text: str, runs: Runs) -> str:
     """Return a page whose tables are those of the runs. Raise KeyError for a name that no table has."""
+    main = with_seeds(runs, SEEDS)
 
     def table(found: re.Match[str]) -> str:
         name = found["name"]
-        return f"<!-- table: {name} -->\n\n{TABLES[name](runs)}\n<!-- end -->"
+        if name in FROM_FILES:
+            shown = FROM_FILES[name]()
+        elif name in WITH_NEW_SEEDS:
+            shown = WITH_NEW_SEEDS[name](runs)
+        else:
+            shown = TABLES[name](main)
+        return f"<!-- table: {name} -->\n\n{shown}\n<!-- end -->"
 
     return TABLE.sub(table, text)
 

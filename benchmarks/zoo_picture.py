@@ -19,9 +19,9 @@ from pathlib import Path
 from rethink.evaluation.runs import over_seeds
 from rethink.jsonl import write_text
 from rethink.report.chart import Panel, value_ticks
-from zoo import MARKS
+from zoo import MARKS, SEEDS
 from zoo_arms import ARMS
-from zoo_results import BASELINE, RESULTS, T1, Mark, Run, Runs, read_runs, trained_longest
+from zoo_results import BASELINE, RESULTS, T1, Mark, Run, Runs, read_runs, trained_longest, with_seeds
 
 METHODS = [name for name, arm in ARMS.items() if arm.is_method and not arm.of and name != BASELINE]
 
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--arms", default=",".join(METHODS))
     given = parser.parse_args()
-    runs = read_runs(given.results)
+    runs = with_seeds(read_runs(given.results), SEEDS)
     shown = [arm for arm in given.arms.split(",") if arm in runs]
     write_text(given.file, picture({ARMS[arm].title: curves(runs, arm) for arm in shown}, curves(runs, BASELINE)))
 

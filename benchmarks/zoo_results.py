@@ -255,6 +255,14 @@ def read_runs(folder: Path) -> Runs:
     return runs
 
 
+def with_seeds(runs: Runs, seeds: Sequence[int]) -> Runs:
+    """Return the runs that have these seeds."""
+    found: Runs = {}
+    for arm, by_seed in runs.items():
+        found[arm] = {seed: run for seed, run in by_seed.items() if seed in seeds}
+    return found
+
+
 def trained_longest(runs: Iterable[Run], marks: Sequence[int]) -> list[Run]:
     """Return the runs that have the most of these updates, so that all points of a curve are of the same runs.
 

@@ -21,9 +21,9 @@ from pathlib import Path
 
 from rethink.evaluation.intervals import Difference, Outcome, difference
 from rethink.evaluation.runs import over_seeds
-from zoo import MARKS
+from zoo import MARKS, NEW_SEEDS, SEEDS
 from zoo_arms import ARMS
-from zoo_results import BASELINE, PAPER, RESULTS, T1, Mark, Run, Runs, read_runs, trained_longest
+from zoo_results import BASELINE, PAPER, RESULTS, T1, Mark, Run, Runs, read_runs, trained_longest, with_seeds
 
 MAIN = [name for name, arm in ARMS.items() if not arm.of]
 BUDGETS = ("sampled", "trained")
@@ -55,17 +55,19 @@ HEADINGS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="?", default=RESULTS)
-    runs = read_runs(parser.parse_args().results)
+    all_runs = read_runs(parser.parse_args().results)
+    runs = with_seeds(all_runs, SEEDS)
     print(f"# All methods\n\n{main_table(runs)}")
     for mark, title in (("sampled", "equal sampled tokens"), ("trained", "equal trained tokens"), (160, "160 updates")):
         print_point(runs, mark, title)
     print(f"## Equal solve updates\n\n{solve_update_table(runs, T1)}\n{solve_update_table(runs, PAPER)}")
     print("## Over training\n")
     for measure in (*ACCURACY, *TRANSITIONS, "entropy"):
-        print(over_training(runs, T1, measure))
+        print(over_training(all_runs, T1, measure))
     for measure in (*ACCURACY, *TRANSITIONS):
-        print(f"The paper's sampling:\n\n{over_training(runs, PAPER, measure)}")
-    print(f"## Ablations after 160 updates\n\n{ablation_table(runs, 160, (*ACCURACY[:2], 'fix', 'damage'))}")
+        print(f"The paper's sampling:\n\n{over_training(all_runs, PAPER, measure)}")
+    print(f"## Other seeds\n\n{repeated_table(all_runs)}")
+    print(f"## Ablations after 160 updates\n\n{ablation_table(runs, 160)}")
 
 
 def print_point(runs: Runs, mark: Mark, title: str) -> None:
@@ -211,23 +213,41 @@ def main_cells(runs: Sequence[Run], mark: Mark, minus: Sequence[str]) -> list[st
 def difference_table(runs: Runs, arms: Sequence[str], mark: Mark, sampling: str, measures: Sequence[str]) -> str:
     """Return each arm minus the baseline, paired by seed, with p-values corrected over the arms."""
     others = [arm for arm in arms if arm != BASELINE]
-    return _differences(runs, "minus GRPO", dict.fromkeys(others, BASELINE), mark, sampling, measures)
-
-
-def ablation_table(runs: Runs, mark: Mark, measures: Sequence[str]) -> str:
-    """Return each ablation minus its method."""
-    return _differences(runs, "minus the whole method", {arm: ARMS[arm].of for arm in ABLATIONS}, mark, T1, measures)
-
-
-def _differences(
-    runs: Runs, heading: str, pairs: dict[str, str], mark: Mark, sampling: str, measures: Sequence[str]
-) -> str:
-    lines = [[heading, *(HEADINGS.get(measure, measure) for measure in measures)]]
-    columns = [corrected_gaps(runs, pairs, mark, sampling, measure) for measure in measures]
-    for arm in pairs:
+    lines = [["minus GRPO", *(HEADINGS.get(measure, measure) for measure in measures)]]
+    columns = [corrected_gaps(runs, dict.fromkeys(others, BASELINE), mark, sampling, measure) for measure in measures]
+    for arm in others:
         cells = [column[arm] for column in columns]
         if any(cell != "-" for cell in cells):
             lines.append([title(arm), *cells])
+    return markdown(lines)
+
+
+def ablation_table(runs: Runs, mark: Mark) -> str:
+    """Return each ablation minus its method, paired by seed, not corrected. "as trained" is as in the main table."""
+    lines = [["minus the whole method", "runs", *ACCURACY[:2], "fix", "damage", "as trained"]]
+    for arm in ABLATIONS:
+        sides = (arm, mark), (ARMS[arm].of, mark)
+        gaps = [gap_over_seeds(runs, *sides, T1, measure) for measure in (*ACCURACY[:2], "fix", "damage")]
+        if gaps[0].n > 1:
+            judged = ARMS[arm].judged
+            trained = f"{gap_over_seeds(runs, *sides, T1, judged).percent('+')} ({HEADINGS.get(judged)})"
+            cells = [*(shown(gap, "+") for gap in gaps), "-" if judged == "refine" else trained]
+            lines.append([title(arm), str(gaps[0].n), *cells])
+    return markdown(lines)
+
+
+def repeated_table(runs: Runs) -> str:
+    """Return refined answers minus those of GRPO, with the seeds of the main table and with new ones, and after the last
+    mark; paired by seed, not corrected."""
+    main, new, last = with_seeds(runs, SEEDS), with_seeds(runs, NEW_SEEDS), MARKS[-1]
+    lines = [["minus GRPO", "seeds 0 to 4", "seeds 5 to 7", f"{last} updates: solve", "refined", "fix", "damage"]]
+    for arm in MAIN:
+        if arm != BASELINE and seeds_at(new, arm, last):
+            (ours, theirs), at_last = ((arm, "sampled"), (BASELINE, "sampled")), ((arm, last), (BASELINE, last))
+            gaps = [gap_over_seeds(some, ours, theirs, T1, "refined") for some in (main, new)]
+            for measure in (*ACCURACY[:2], "fix", "damage"):
+                gaps.append(gap_over_seeds(new, *at_last, T1, measure))
+            lines.append([title(arm), *(shown(gap, "+") for gap in gaps)])
     return markdown(lines)
 
 
@@ -291,9 +311,10 @@ def solve_updates(runs: Runs, arm: str, updates: int) -> int:
 
 def over_training(runs: Runs, sampling: str, measure: str) -> str:
     """Return a measure after each number of updates, of the runs that were trained longest."""
-    lines = [[HEADINGS.get(measure, measure), *map(str, (0, *MARKS))]]
+    lines = [[HEADINGS.get(measure, measure), "seeds", *map(str, (0, *MARKS))]]
     for arm in MAIN:
-        cells: list[str] = []
+        seeds = [run.seed for run in trained_longest(runs.get(arm, {}).values(), MARKS)]
+        cells = [f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else str(*seeds)]
         for updates in (0, *MARKS):
             own = trained_longest(runs.get(arm if updates else "start", {}).values(), MARKS)
             found = over_seeds([*values(own, updates, sampling, measure).values()])

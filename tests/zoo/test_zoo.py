@@ -12,6 +12,7 @@ import zoo
 from rethink.recipe import load_recipe
 from zoo import (
     BEYOND,
+    CHOSEN_RATES,
     NEW_SEEDS,
     RATES,
     SEEDS,
@@ -44,6 +45,14 @@ def test_each_arm_has_a_recipe_that_loads(name: str) -> None:
         load_recipe(recipe, [*arm.settings] if recipe == arm.cold else []).build_method()
     assert arm.of in ("", *ARMS)
     assert arm.teacher in ("", "start", *ARMS)
+
+
+@pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if arm.is_method and not arm.of])
+def test_demo_recipes_have_the_rates_of_the_comparison(name: str) -> None:
+    """Guards against a demo that shows another learning rate than the results, perhaps a harmful one."""
+    recipe = load_recipe(ARMS[name].recipe, [])
+    compared = load_recipe(ARMS[name].recipe, [*WORLD, f"training.lr={json.loads(CHOSEN_RATES.read_text())[name]}"])
+    assert recipe.training == compared.training
 
 
 def test_stages_can_be_left_out_and_rates_are_known_without_trials(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ def answers(n_right: int) -> Answers:
 
 
 def some_runs(solve: dict[str, tuple[int, ...]]) -> Runs:
-    runs: Runs = {"start": {0: Run("start", 0, 0.0, "p", points={0: Point(0, 0, {}, {T1: answers(20)})})}}
+    start = Point(0, 0, {}, {T1: answers(20)})
+    runs: Runs = {"start": {seed: Run("start", seed, 0.0, "p", points={0: start}) for seed in range(8)}}
     for arm, right in solve.items():
         for seed, n in enumerate(right):
             point = Point(10, 9, {}, {T1: answers(n)}, logged={"skipped_frac": 0.5})
@@ -48,7 +49,7 @@ RUNS = some_runs({"pag": (40, 44, 60), "grpo": (40, 40)})
     ],
 )
 def test_differences(terms: str, by_seed: tuple[float, ...]) -> None:
-    """Guards against pairs of different seeds, and a start model that has but one of them."""
+    """Guards against pairs of different seeds."""
     gap = measured(RUNS, Claim("a paper", "a claim", terms))
     assert gap.n == len(by_seed)
     if by_seed:
@@ -67,10 +68,11 @@ def test_differences(terms: str, by_seed: tuple[float, ...]) -> None:
         (-0.1, 0.01, "not below", "fails"),
         (-0.1, 0.2, "not below", "not refuted"),
         (0.1, 0.01, "not below", "not refuted"),
+        (-0.2, 0.2, "not below", "open"),
     ],
 )
 def test_directions(value: float, p: float, sign: Sign, expected: str) -> None:
-    assert verdict(Difference(value, value - 0.1, value + 0.1, 5, p), p, sign) == expected
+    assert verdict(Difference(value, value - 0.15, value + 0.15, 5, p), p, sign) == expected
 
 
 def test_table() -> None:
@@ -85,6 +87,17 @@ def test_table() -> None:
     assert len(lines) == 5
     assert lines[2] == "| A | better | pag@160 solve - start@0 solve | +14.0 [+0.9, +27.1], p 0.089 | open |"
     assert lines[3].startswith("| B | shorter (our control) | pag@160 tokens - grpo@160 tokens | +2.00 [")
+
+
+def test_new_seeds_count_only_where_training_is_longer() -> None:
+    """Guards against claims that get more certain with runs that were made for another question."""
+    runs = some_runs({"pag": (40, 44, 60, 40, 40, 200)})
+    for seed in (0, 2, 3, 4, 5):
+        runs["pag"][seed].points[320] = runs["pag"][seed].points[160]  # type: ignore[index]
+    terms = ("pag@160 solve - start@0 solve", "pag@320 solve - start@0 solve")
+    lines = claim_table(runs, [Claim("A", "a claim", text) for text in terms]).split("\n")
+    assert "| +12.4 [" in lines[2]  # 20, 24, 40, 20 and 20 of 200
+    assert "| +28.0 [" in lines[3]  # 20, 40, 20, 20 and 180 of 200
 
 
 def test_all_claims_name_arms_and_marks_that_the_study_has() -> None:

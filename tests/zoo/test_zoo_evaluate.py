@@ -65,12 +65,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 def test_trials_are_not_evaluated(out: Path) -> None:
     """Guards against runs that tried a learning rate."""
-    assert tasks(out) == [Task("start", 0), Task("think-twice", 1, out / "think-twice-1")]
+    assert tasks(out) == [*(Task("start", seed) for seed in range(8)), Task("think-twice", 1, out / "think-twice-1")]
 
 
 def test_a_run_says_what_it_has_cost(out: Path, asked: list[tuple[str, str]]) -> None:
     """Guards against tokens of later updates, budgets at the wrong update, and lost tokens of prepared data."""
-    evaluate_run(out / "results", SOURCE, tasks(out)[1])
+    evaluate_run(out / "results", SOURCE, tasks(out)[-1])
     run = read_run(out / "results" / "think-twice-1.json")
     assert (run.rate, run.prepared, run.marks) == (3e-4, 1234, {"sampled": 3, "trained": 3})
     assert {updates: (p.sampled, p.trained, p.phases) for updates, p in run.points.items()} == {
@@ -102,7 +102,7 @@ def test_data_of_a_cold_start_are_counted(out: Path) -> None:
 
 def test_existing_results_are_kept_and_equal_weights_evaluated_once(out: Path, asked: list[tuple[str, str]]) -> None:
     """Guards against an evaluation that starts anew, and against two for both budgets."""
-    task = tasks(out)[1]
+    task = tasks(out)[-1]
     evaluate_run(out / "results", SOURCE, task)
     assert asked == [("2", T1), ("2", PAPER), ("sampled", T1), ("sampled", PAPER)]
     evaluate_run(out / "results", SOURCE, task)

@@ -11,6 +11,7 @@ import pytest
 
 from zoo_results import T1, Answers, Point, Run, Runs, Verdicts, write_run
 from zoo_table import (
+    ablation_table,
     difference_table,
     gap_table,
     holm,
@@ -19,6 +20,7 @@ from zoo_table import (
     over_training,
     problem_table,
     rate_table,
+    repeated_table,
     solve_update_table,
 )
 
@@ -32,7 +34,8 @@ def verdicts(n_right: int) -> Verdicts:
 
 def some_runs(solve: dict[str, tuple[int, ...]], phases: dict[str, int] | None = None) -> Runs:
     """Return runs with these numbers of right drafts by seed; refinement mends ten more."""
-    runs: Runs = {"start": {0: Run("start", 0, 0.0, "p", points={0: Point(0, 0, {}, {T1: answers(20)})})}}
+    start = Point(0, 0, {}, {T1: answers(20)})
+    runs: Runs = {"start": {seed: Run("start", seed, 0.0, "p", points={0: start}) for seed in range(8)}}
     for arm, right in solve.items():
         for seed, n in enumerate(right):
             points = {u: Point(1000 * u, 900 * u, phases or {"solve": u}, {T1: answers(n + u)}) for u in (80, 160)}
@@ -63,12 +66,12 @@ def test_holm(given: dict[str, float], corrected: dict[str, float]) -> None:
 
 
 def test_rates_are_means_over_runs() -> None:
-    """Guards against pooled runs: 180, 184 and 182 right of 200; the start model has one run, without an interval."""
+    """Guards against pooled runs: 180, 184 and 182 right of 200; the start model answers alike with each seed."""
     lines = rate_table(some_runs({"grpo": (20, 24, 22)}), ["grpo", "pag"], "sampled", T1, ("solve", "refined")).split(
         "\n"
     )
     assert lines[0] == "|  | runs | solve | refined once |"
-    assert lines[2:] == ["| start | 1 | 10.0 | 15.0 |", "| GRPO | 3 | 91.0 [88.5, 93.5] | 96.0 [93.5, 98.5] |", ""]
+    assert lines[2:] == ["| start | 8 | 10.0 | 15.0 |", "| GRPO | 3 | 91.0 [88.5, 93.5] | 96.0 [93.5, 98.5] |", ""]
 
 
 def test_the_main_table_row_by_row() -> None:
@@ -143,7 +146,7 @@ def test_equal_solve_updates() -> None:
 def test_over_training() -> None:
     """Guards against missing marks: the start, two numbers of updates, and none for the others."""
     table = over_training(some_runs({"grpo": (0, 2)}), T1, "refined")
-    assert table.split("\n")[2] == "| GRPO | 15.0 | - | 45.5 [39.1, 51.9] | 85.5 [79.1, 91.9] | - |"
+    assert table.split("\n")[2] == "| GRPO | 0 to 1 | 15.0 | - | 45.5 [39.1, 51.9] | 85.5 [79.1, 91.9] | - |"
 
 
 def test_over_training_all_points_are_of_the_same_runs() -> None:
@@ -151,7 +154,34 @@ def test_over_training_all_points_are_of_the_same_runs() -> None:
     runs = some_runs({"grpo": (0, 40)})
     runs["grpo"][0].points[320] = Point(0, 0, {}, {T1: answers(100)})  # type: ignore[index]
     table = over_training(runs, T1, "solve")
-    assert table.split("\n")[2] == "| GRPO | 10.0 | - | 40.0 | 80.0 | 50.0 |"
+    assert table.split("\n")[2] == "| GRPO | 0 | 10.0 | - | 40.0 | 80.0 | 50.0 |"
+
+
+def test_ablations_are_compared_with_their_method() -> None:
+    """Guards against another arm's differences, and a row for one seed: refinement mends ten of 200 in all runs."""
+    runs = some_runs({"pag": (0, 4), "pag-revise-all": (2, 10), "wrong-drafts": (1, 2), "think-twice": (0,)})
+    for arm, right in (("pag", 120), ("pag-revise-all", 140)):
+        for run in runs[arm].values():
+            by_sampling = run.points[160].by_sampling
+            by_sampling[T1] = replace(by_sampling[T1], others={"self-refine": verdicts(right)[:, 0]})  # type: ignore[index]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in ablation_table(runs, 160).split("\n")[2:-1]]
+    assert [row[:2] for row in rows] == [["PAG, revising everything", "2"]]
+    assert rows[0][2].startswith("+2.0 [")
+    assert rows[0][3].startswith("+2.0 [")
+    assert rows[0][6] == "+10.0 (checked and corrected)"
+
+
+def test_new_seeds_are_shown_beside_the_others() -> None:
+    """Guards against new seeds in the first column: 1 and 3 of 200 more with the first seeds, 2 and 6 with the new ones."""
+    runs = some_runs({"grpo": (0, 0, 0, 0, 0, 0, 0, 0), "score": (2, 2, 2, 2, 2, 4, 4, 10)})
+    assert "SCoRe" not in repeated_table(runs)  # none has 320 updates
+    for arm, right in (("grpo", 40), ("score", 50)):
+        for seed in (5, 6, 7):
+            runs[arm][seed].points[320] = Point(0, 0, {}, {T1: answers(right)})  # type: ignore[index]
+    row = [cell.strip() for cell in repeated_table(runs).split("\n")[2].split("|")[1:-1]]
+    assert row[:2] == ["SCoRe", "+1.0"]
+    assert row[2].startswith("+3.0 [")
+    assert row[3:5] == ["+5.0", "+5.0"]
 
 
 def test_all_tables_from_files(
