@@ -1,4 +1,4 @@
-"""Minutes of each demo recipe, run as a user would: `python benchmarks/demos.py OUT [--workers 2]`.
+"""Minutes of each demo recipe, run as a user would: `python benchmarks/demos.py OUT [--workers 2] [--recipes a,b]`.
 
 Each recipe runs in OUT with its own settings; with two workers, two run at a time, each on half of the cores. The time is
 that of all its commands: preparing data and a cold start count, the training of a teacher does not. Rows go to
@@ -60,16 +60,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--recipes", default=",".join((TEACHER, *PREPARED, *ALONE)))
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     threads = max(1, (os.cpu_count() or 1) // given.workers)
     measure = partial(measured, given.out, threads, processor())
     known = read_rows(given.results) if given.results.exists() else []
-    done = {row.recipe for row in known}
+    wanted = {*given.recipes.split(",")} - {row.recipe for row in known}
     with ThreadPoolExecutor(given.workers) as pool:
         for recipes in ([TEACHER], [*PREPARED, *ALONE]):
-            for row in pool.map(measure, [recipe for recipe in recipes if recipe not in done]):
+            for row in pool.map(measure, [recipe for recipe in recipes if recipe in wanted]):
                 known.append(row)
                 write_rows(given.results, known)
                 print(f"{row.recipe}: {row.seconds:.0f} s", flush=True)

@@ -5,8 +5,9 @@
 Each kept model of each complete run in OUT answers the first problems of the split: it writes four drafts and refines each
 once, at temperature 1, and with the sampling of the ThinkTwice paper (drafts at temperature 0.7, top-p 0.8 and top-k 20,
 greedy refinements). Where a budget of tokens is spent, and after 160 updates, it also refines up to four times, tries again
-after a check of a wrong answer (`reflect`), checks and mends its answers (`self-refine`), and merges and votes over three
-drafts, at temperature 1. Marks with the same weights are evaluated once, and ablations after 160 updates only.
+after a check of a wrong answer (`reflect`), checks and corrects its answers (`self-refine`), and merges and votes over
+three drafts, at temperature 1. Marks with the same weights are evaluated once, and ablations after 160 updates only. Runs
+with new seeds are evaluated at temperature 1, and refine up to four times after 320 updates.
 
 Existing results are kept, so a stopped evaluation continues where it was. `benchmarks/zoo_table.py` and
 `benchmarks/zoo_picture.py` show the results.
@@ -40,7 +41,7 @@ from rethink.recipe import load_recipe
 from rethink.settings import ProblemSource
 from rethink.strategies import Setup, parse_all
 from rethink.types import Sampling
-from zoo import BUDGET, NEW_SEEDS, SEEDS, SHORT, ColdStart, n_sampled, n_trained, trained_before, update_records
+from zoo import BUDGET, MARKS, NEW_SEEDS, SEEDS, SHORT, ColdStart, n_sampled, n_trained, trained_before, update_records
 from zoo_arms import ARMS, START, WORLD
 from zoo_results import FIRST_STRATEGY, PAPER, RESULTS, T1, Answers, Point, Run, from_evaluation, read_run, write_run
 
@@ -54,7 +55,8 @@ SAMPLINGS = {
 }
 """By name: the sampling of first answers, and of all others."""
 
-MORE = "refine:2,refine:3,refine:4,reflect,self-refine,merge:3,vote:3,vote:4"
+CHAIN = "refine:2,refine:3,refine:4"
+MORE = f"{CHAIN},reflect,self-refine,merge:3,vote:3,vote:4"
 """The strategies at temperature 1 for which there is not time at all marks."""
 
 FULL_MARKS = ("start", "sampled", "trained", str(SHORT))
@@ -99,7 +101,7 @@ def evaluate_run(results: Path, source: ProblemSource, task: Task) -> str:
     run = known_run(results, source, task)
     for updates, marks in marks_by_updates(task.folder).items():
         point = run.points.get(updates) or point_at(task.folder, updates)
-        for sampling, strategies in wanted(task.arm, marks).items():
+        for sampling, strategies in wanted(task, marks).items():
             if sampling not in point.by_sampling:
                 path = START if task.folder is None else str(task.folder / "kept" / marks[0])
                 answers = evaluate(path, task.seed, source, sampling, strategies)
@@ -143,11 +145,14 @@ def data_card(task: Task) -> Path:
     return Path(config["problems"]["source"]).with_suffix(".md")
 
 
-def wanted(arm: str, marks: Sequence[str]) -> Mapping[str, str]:
-    """Return the samplings that a model is evaluated with, and the strategies of each. Ablations are compared once."""
+def wanted(task: Task, marks: Sequence[str]) -> Mapping[str, str]:
+    """Return the samplings that a model is evaluated with, and the strategies of each. Ablations are compared once; runs
+    with new seeds are compared at temperature 1, and refined again after the last mark only."""
     is_full = not {*marks}.isdisjoint(FULL_MARKS)
-    if arm in ARMS and ARMS[arm].of and str(SHORT) not in marks:
+    if task.arm in ARMS and ARMS[task.arm].of and str(SHORT) not in marks:
         return {}
+    if task.folder and task.seed in NEW_SEEDS:
+        return {T1: f"{FIRST_STRATEGY},{CHAIN}" if str(MARKS[-1]) in marks else FIRST_STRATEGY}
     return {T1: f"{FIRST_STRATEGY},{MORE}" if is_full else FIRST_STRATEGY, PAPER: FIRST_STRATEGY}
 
 

@@ -236,17 +236,20 @@ def ablation_table(runs: Runs, mark: Mark) -> str:
     return markdown(lines)
 
 
+LATER = (*ACCURACY[:2], "fix", "damage", "refine:4")
+
+
 def repeated_table(runs: Runs) -> str:
-    """Return refined answers minus those of GRPO, with the seeds of the main table and with new ones, and after the last
-    mark; paired by seed, not corrected."""
+    """Return refined answers minus those of GRPO, with the seeds of the main table and with new ones, and measures after
+    the last mark; paired by seed, not corrected."""
     main, new, last = with_seeds(runs, SEEDS), with_seeds(runs, NEW_SEEDS), MARKS[-1]
-    lines = [["minus GRPO", "seeds 0 to 4", "seeds 5 to 7", f"{last} updates: solve", "refined", "fix", "damage"]]
+    heads = [HEADINGS.get(measure, measure) for measure in LATER]
+    lines = [["minus GRPO", "refined, seeds 0 to 4", "seeds 5 to 7", f"{last} updates: {heads[0]}", *heads[1:]]]
     for arm in MAIN:
         if arm != BASELINE and seeds_at(new, arm, last):
             (ours, theirs), at_last = ((arm, "sampled"), (BASELINE, "sampled")), ((arm, last), (BASELINE, last))
             gaps = [gap_over_seeds(some, ours, theirs, T1, "refined") for some in (main, new)]
-            for measure in (*ACCURACY[:2], "fix", "damage"):
-                gaps.append(gap_over_seeds(new, *at_last, T1, measure))
+            gaps += [gap_over_seeds(new, *at_last, T1, measure) for measure in LATER]
             lines.append([title(arm), *(shown(gap, "+") for gap in gaps)])
     return markdown(lines)
 

@@ -135,14 +135,17 @@ def test_a_run_from_prepared_data_alone(out: Path, marks: tuple[str, ...], updat
 
 
 @pytest.mark.parametrize(
-    ("arm", "marks", "strategies"),
+    ("run", "marks", "strategies"),
     [
-        ("start", ["start"], {T1: f"{FIRST_STRATEGY},{MORE}", PAPER: FIRST_STRATEGY}),
-        ("grpo", ["160", "sampled"], {T1: f"{FIRST_STRATEGY},{MORE}", PAPER: FIRST_STRATEGY}),
-        ("grpo", ["40"], {T1: FIRST_STRATEGY, PAPER: FIRST_STRATEGY}),
-        ("shuffled", ["160"], {T1: f"{FIRST_STRATEGY},{MORE}", PAPER: FIRST_STRATEGY}),
-        ("shuffled", ["40"], {}),
+        ("start-5", ["start"], {T1: f"{FIRST_STRATEGY},{MORE}", PAPER: FIRST_STRATEGY}),
+        ("grpo-0", ["160", "sampled"], {T1: f"{FIRST_STRATEGY},{MORE}", PAPER: FIRST_STRATEGY}),
+        ("grpo-0", ["40"], {T1: FIRST_STRATEGY, PAPER: FIRST_STRATEGY}),
+        ("grpo-5", ["160", "sampled"], {T1: FIRST_STRATEGY}),
+        ("grpo-5", ["320"], {T1: f"{FIRST_STRATEGY},refine:2,refine:3,refine:4"}),
+        ("shuffled-0", ["160"], {T1: f"{FIRST_STRATEGY},{MORE}", PAPER: FIRST_STRATEGY}),
+        ("shuffled-0", ["40"], {}),
     ],
 )
-def test_what_a_model_is_asked(arm: str, marks: list[str], strategies: dict[str, str]) -> None:
-    assert wanted(arm, marks) == strategies
+def test_what_a_model_is_asked(run: str, marks: list[str], strategies: dict[str, str]) -> None:
+    arm, seed = run.split("-")
+    assert wanted(Task(arm, int(seed), None if arm == "start" else Path(run)), marks) == strategies
