@@ -10,9 +10,14 @@ from typing import Any
 import pytest
 
 from rethink.commands.evaluate import resolve
+from rethink.errors import UserError
 from rethink.evaluation.answers import read_answers
+from rethink.problems.source import load_problems
 from rethink.problems.suites import GROUPS
-from rethink.recipe import load_recipe
+from rethink.recipe import load_recipe, to_toml
+from rethink.run_folder import RunFolder
+from rethink.settings import ProblemSource
+from rethink.training import problem_hash
 from rethink.types import Sampling
 from support.command_line import PLAIN, Rethink, assert_one_message, command_line
 from support.processes import exit_code, kill_while_appending, start, wait_for
@@ -195,6 +200,36 @@ def test_nothing_is_overwritten_or_mixed(rethink: Rethink, tmp_path: Path, unint
     assert_one_message(unreadable, "mine holds no answers that this version can read")
     assert_one_message(rethink(*SMALL, "--out", "mine"), "mine already holds an evaluation or a run")
     assert everything(tmp_path / "mine") == {tmp_path / "mine" / "answers.jsonl": b"precious\n"}
+
+
+def test_a_refused_resume_loads_no_model(rethink: Rethink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against minutes of loading before a message about settings, problems or answers; `cross` resumes as well."""
+
+    def load(*_: object) -> None:
+        raise UserError("loaded")
+
+    monkeypatch.setattr("rethink.build.open_model", load)
+    (tmp_path / "p.jsonl").write_text('{"question": "1 1", "answer": "2"}\n')
+    words = [*PLAIN, "evaluation.strategy=solve"]
+    recipe = resolve("tiny", ["p.jsonl"], words, "")
+    problems = load_problems(ProblemSource("p.jsonl"), recipe.seed, "test")
+    for out in ("e", "c/tiny-solves"):
+        folder = RunFolder(tmp_path / out)
+        folder.create(to_toml(recipe))
+        problem_hash.write(folder, {"evaluation": problems})
+    cross = ["cross", "tiny", "tiny-signs", *PLAIN, "--on", "p.jsonl", "--out", "c"]
+    evaluate = ["eval", "tiny", *words, "--on", "p.jsonl", "--out"]
+    for same in ([*evaluate, "e", "--resume"], cross):
+        assert "rethink: loaded" in rethink(*same).err
+    for other in ([*evaluate, "e", "--resume", "seed=5"], [*cross, "seed=5"]):
+        assert "was started with other settings: seed was 0, now 5" in rethink(*other).err
+    assert "holds no run to resume" in rethink(*evaluate, "no", "--resume").err
+    finished = {"answers": {"lines": 0, "sha256": ""}}
+    (tmp_path / "e" / "summary.json").write_text(json.dumps(finished))
+    (tmp_path / "e" / "answers.jsonl").touch()
+    assert "has changed since its evaluation ended" in rethink(*evaluate, "e", "--resume").err
+    (tmp_path / "p.jsonl").write_text('{"question": "1 2", "answer": "3"}\n')
+    assert "problems have changed since e was started" in rethink(*evaluate, "e", "--resume").err
 
 
 def test_eval_of_names_with_special_letters(rethink: Rethink, tmp_path: Path) -> None:

@@ -182,4 +182,4 @@ def _run(recipe: Recipe, problems: list[Problem], drafts: Drafts | None, folder:
     print_note(folder.name)
     job = Job(recipe, problems, drafts, folder, f"--out {shlex.quote(str(folder.parent))}")
     job.spec.check()
-    return run(job, open_policy(recipe), resume=(folder / "config.toml").exists())
+    return run(job, partial(open_policy, recipe), resume=(folder / "config.toml").exists())

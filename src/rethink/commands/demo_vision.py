@@ -189,7 +189,7 @@ def _search(seed: int, folder: Path) -> Record:
     _, held_out = load_all_problems(recipe)
     job = Job(recipe, held_out, None, folder / "socratic", "")
     policy = local_policy(recipe, open_model(recipe.model, recipe.seed), recipe.evaluation.sampling)
-    results = compute_results(run_evaluation(job, policy, resume=False), job.strategies)
+    results = compute_results(run_evaluation(job, lambda: policy, resume=False), job.strategies)
     print_result(f"Socratic-MCTS at test time, with the start model\n\n{tables('tiny-shapes', results)}")
     found: Record = asdict(results.suites["shapes"])
     return found

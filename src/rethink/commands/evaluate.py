@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -143,7 +144,7 @@ def evaluate(
         warn(lesser)
     start = time.perf_counter()
     with Lock(folder, warn) if folder.is_dir() else nullcontext():  # before the model is loaded; `run` locks new ones
-        answers = run(job, open_policy(resolved), resume)
+        answers = run(job, partial(open_policy, resolved), resume)
         report(model, job, answers, time.perf_counter() - start, as_json)
     for alarm in unmeasured(answers):
         raise UserError(alarm)
@@ -151,11 +152,11 @@ def evaluate(
         warn(alarm)
 
 
-def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
+def run(job: Job, open_: Callable[[], Policy], resume: bool) -> list[Answer]:
     """Run an evaluation with a progress bar and return its answers; they are also in answers.jsonl of its folder."""
     kept = job.folder / KEPT_FILE
-    setup = open_keeping_setup(job.recipe, policy, kept)
     if not resume:
+        setup = open_keeping_setup(job.recipe, open_(), kept)
         make_folder(job.folder)
     folder, problems = RunFolder(job.folder), {"evaluation": job.problems}
     with Lock(job.folder, warn) as lock:
@@ -163,6 +164,7 @@ def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
             folder.check_settings(to_toml(job.recipe), add_new_defaults)
             problem_hash.check_unchanged(folder, problems, VERDICT_ONLY, "For the new ones, choose another --out DIR")
             refuse_changed_on_resume(job.folder / ANSWERS_FILE, warn)
+            setup = open_keeping_setup(job.recipe, open_(), kept)  # what is refused loads no model
         else:
             folder.create(to_toml(job.recipe))
             problem_hash.write(folder, problems)
