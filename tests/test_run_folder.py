@@ -40,6 +40,43 @@ def test_a_run_is_not_overwritten(run: RunFolder) -> None:
     assert sorted((p, p.read_bytes()) for p in run.path.rglob("*") if p.is_file()) == before
 
 
+def everything(folder: Path) -> dict[str, bytes | None]:
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("added", ["images/one.png", "eval/000000.jsonl", "notes.txt"])
+def test_settings_are_discarded_only_alone(tmp_path: Path, added: str) -> None:
+    """Guards against a folder of images or answers that has lost its settings: they were removed before the folder, which
+    then was not empty."""
+    folder = RunFolder(tmp_path / "run")
+    before = folder.create(config())
+    folder.problems.write_text("{}")
+    (folder.path / added).parent.mkdir(exist_ok=True)
+    (folder.path / added).write_text("added since")
+    made = everything(folder.path)
+    folder.discard(before)
+    folder.discard()
+    assert everything(folder.path) == made
+    assert {added, "config.toml", "problems.json", "eval"} <= made.keys()
+
+
+def test_what_was_there_before_stays_without_the_discarded_settings(tmp_path: Path) -> None:
+    """Guards against a corrected command that is refused because of the failed one, and a file of the user's that goes with
+    it: a folder is as it was before, or gone if it was made."""
+    made, used = RunFolder(tmp_path / "made"), RunFolder(tmp_path / "used")
+    (used.path / "eval").mkdir(parents=True)
+    (used.path / "eval" / "notes.txt").write_text("mine")
+    (used.path / "rows.csv").write_text("mine")
+    before = everything(used.path)
+    for folder in (made, used):
+        names = folder.create(config())
+        assert set(names) == ({"eval", "rows.csv"} if folder is used else set())
+        folder.problems.write_text("{}")
+        folder.discard(names)
+    assert everything(used.path) == before
+    assert not made.path.exists()
+
+
 def test_changed_settings_are_named_with_both_values(run: RunFolder) -> None:
     """Guards against a run that is resumed with another method or learning rate."""
     with pytest.raises(UserError) as caught:

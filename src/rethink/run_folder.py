@@ -102,19 +102,30 @@ class RunFolder:
         names = ("checkpoints/[0-9]*", "eval/*.jsonl", "answers.jsonl", "summary.json")
         return [str(file.relative_to(self.path)) for name in names for file in sorted(self.path.glob(name))]
 
-    def create(self, config: str) -> None:
-        """Create the folder. Raise UserError if it already holds a run."""
+    def create(self, config: str) -> list[str]:
+        """Create the folder. Return the names of what was there before. Raise UserError if it already holds a run."""
         self.check_unused()
+        make_folder(self.path)
+        before: list[str] = []
+        with suppress(OSError):  # a folder that cannot be listed: `discard` removes nothing
+            before = self._names()
         make_folder(self.path / "eval")
         write_text(self.path / "config.toml", config)
+        return before
 
-    def discard(self) -> None:
-        """Remove what `create` made, and the hashes of the problems, if nothing else has been added since."""
+    def discard(self, before: Sequence[str] = ()) -> None:
+        """Remove what `create` made, and the hashes of the problems, unless anything else has been added since: the
+        settings may explain it. `before`: the names that `create` returned; what has them stays."""
+        made = [name for name in ("eval", self.problems.name, "config.toml") if name not in before]
         with suppress(OSError):  # a folder that is not empty stays
-            self.problems.unlink(missing_ok=True)
-            (self.path / "config.toml").unlink()
-            (self.path / "eval").rmdir()
-            self.path.rmdir()
+            if set(self._names()) <= {*made, *before}:
+                for name in made:
+                    found = self.path / name
+                    found.rmdir() if found.is_dir() else found.unlink(missing_ok=True)
+                self.path.rmdir()
+
+    def _names(self) -> list[str]:
+        return [entry.name for entry in self.path.iterdir()]
 
     def record_launch(self, launch: str) -> None:
         """Record which torchrun launch created the run."""

@@ -265,6 +265,19 @@ def test_a_model_that_is_not_served_is_named(rethink: Rethink, endpoint: FakeEnd
     assert "check the model's name, 'sum-model', and the URL" in rethink(*asking(endpoint)).err
 
 
+def test_a_corrected_command_may_use_a_folder_with_other_files(
+    rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint
+) -> None:
+    """Guards against settings of a failed command that stay where there are notes, and then refuse all others."""
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "notes.txt").write_text("mine")
+    knows, endpoint.script = endpoint.script, lambda asked: refusal(404, "The model does not exist.")
+    assert rethink(*asking(endpoint, "--out", "e")).code == 2
+    assert [file.name for file in (tmp_path / "e").iterdir()] == ["notes.txt"]
+    endpoint.script = knows
+    assert rethink(*asking(endpoint, "--out", "e", "seed=3")).code == 0
+
+
 @pytest.mark.parametrize("part", ["me:{key}@127.0.0.1", "127.0.0.1/v1?api-key={key}"])
 @pytest.mark.parametrize("setting", ["endpoint.url", "judge.endpoint.url", "teacher.endpoint.url"])
 def test_a_key_in_a_url_is_refused(rethink: Rethink, tmp_path: Path, setting: str, part: str) -> None:

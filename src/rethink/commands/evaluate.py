@@ -166,7 +166,7 @@ def run(job: Job, open_: Callable[[], Policy], resume: bool) -> list[Answer]:
             refuse_changed_on_resume(job.folder / ANSWERS_FILE, warn)
             setup = open_keeping_setup(job.recipe, open_(), kept)  # what is refused loads no model
         else:
-            folder.create(to_toml(job.recipe))
+            before = folder.create(to_toml(job.recipe))
             problem_hash.write(folder, problems)
             kept.unlink(missing_ok=True)
         try:
@@ -180,7 +180,7 @@ def run(job: Job, open_: Callable[[], Policy], resume: bool) -> list[Answer]:
                 print_resume_hint(job.folder, job.resume_options)
             elif not resume:
                 lock.release()
-                folder.discard()  # nothing was answered (say, a wrong key): the corrected command may use the folder
+                folder.discard(before)  # nothing was answered (a wrong key, say): the next try may use the folder
             raise
 
 
