@@ -213,6 +213,29 @@ def test_a_trained_tower_by_hand(vision: str, names: list[str]) -> None:
     assert trained == (frozen[0], frozen[1] + 8 * n, frozen[2] + (8 + 4) * n)
 
 
+@pytest.mark.parametrize("vision", ["frozen", "all"])
+def test_the_start_model_shares_a_frozen_tower(vision: str) -> None:
+    """Guards against a plan that counts the tower twice, or once where it is trained: 4 N bytes of what is not shared, on
+    one GPU or over all of several."""
+    tower = {"hidden_size": 32, "intermediate_size": 48, "patch_size": 14, **VISION["qwen2_5_vl"]}
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+    text = {**SIZES, "head_dim": 16, "rope_parameters": rope}
+    config = AutoConfig.for_model("qwen2_5_vl", text_config=text, vision_config=tower, tie_word_embeddings=True)
+    update = update_of(samples(2, 4, 32, 64, 499))
+    named = dict(build_meta_model(config).module.named_parameters())
+    separate = sum(p.numel() for name, p in named.items() if vision == "all" or "visual" not in name)
+    n_matrices = sum(p.numel() for name, p in named.items() if "visual" not in name and p.ndim > 1)
+    choice = MemorySettings(micro_batch_tokens=300, trainer="float32", vision=vision)
+    found: list[float] = []
+    for frozen in (FrozenModels(), FrozenModels(compared=True)):
+        items = planned_peak(config, replace(choice, frozen=frozen), update).items
+        found.append(items.get(memory.FROZEN, 0.0))
+    assert found[1] - found[0] == pytest.approx(4 * separate, abs=4 * n_matrices * 0.01)
+    if vision == "frozen":
+        several = replace(choice, n_gpus=4, frozen=FrozenModels(compared=True))
+        assert planned_peak(config, several, update).items[memory.REFERENCE] == separate
+
+
 def test_bytes_of_8_bit_averages() -> None:
     """Guards against a formula that differs from torchao."""
     pytest.importorskip("torchao", reason="the extra adamw8bit is not installed")

@@ -14,7 +14,7 @@ from rethink.errors import UserError
 from rethink.models.forward.embedding import tower_parameters
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
-from rethink.models.open_vision import train_tower
+from rethink.models.open_vision import share_tower, train_tower
 from rethink.objectives import Clip, PolicyGradient, Update
 from rethink.policies.local import LocalPolicy
 from rethink.recipe import load_recipe
@@ -22,6 +22,7 @@ from rethink.settings import Training
 from rethink.training.losses.forward import trained_log_probs
 from rethink.training.micro_batch import TrainingSample, lay_out
 from rethink.training.open_trainer import why_unsupported
+from rethink.training.reference import whole_copy
 from rethink.training.trainer import Trainer
 from rethink.types import Message, Problem, Prompt, Sample, Sampling, Verdict
 from support.images import image
@@ -147,6 +148,73 @@ def test_a_moving_reference_moves_its_tower(vision: str, opened: Open, tmp_path:
     _, again, _ = opened("Idefics3", vision, reference_every=1)
     again.reference.read(tmp_path)
     assert torch.equal(reference_log_probs(again, samples), moved)
+
+
+@pytest.mark.parametrize("vision", ["frozen", "projector", "all"])
+@pytest.mark.parametrize("reference_every", [0, 2])
+def test_a_frozen_tower_is_held_once(vision: str, reference_every: int, opened: Open) -> None:
+    """Guards against the same tower and the same vectors twice in memory, and against a start model or a reference that
+    sees images through the tower in training."""
+    model, trainer, policy = opened("Idefics3", vision, reference_every=reference_every)
+    for _ in range(2):
+        trainer.apply(update_of(drawn(policy), kl_coef=0.1))
+        policy.publish(trainer.version)
+    trained = {p.data_ptr() for p in model.module.parameters()}
+    frozen = {p.data_ptr() for p in tower_parameters(model.module)}
+    for other in (trainer.reference.model, trainer.initial) if reference_every else (trainer.initial,):
+        shared = {p.data_ptr() for p in other.module.parameters()} & trained
+        assert shared == (frozen if vision == "frozen" else set())
+        assert (other.image_vectors is model.image_vectors) == (vision == "frozen")
+
+
+@pytest.mark.parametrize("reference_every", [0, 1])
+def test_a_shared_tower_changes_no_result(
+    reference_every: int, opened: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Guards against a reference that a shared tower changes: weights and metrics have the same bits as with two towers,
+    also after a checkpoint of the reference is read."""
+    found: list[list[Tensor]] = []
+    for shares in (False, True):
+        if not shares:
+            monkeypatch.setattr("rethink.training.trainer.share_tower", lambda model, owner: model)
+        model, trainer, policy = opened("Idefics3", "frozen", reference_every=reference_every, reference_mixup=0.5)
+        monkeypatch.undo()
+        metrics: dict[str, float] = {}
+        for version in (1, 2, 3):
+            metrics |= trainer.apply(update_of(drawn(policy), kl_coef=0.1))
+            policy.publish(version)
+            trainer.reference.write(tmp_path)
+            trainer.reference.read(tmp_path)
+        assert metrics["kl_to_reference_nats"] > 0
+        whole = [p.detach().clone() for p in model.module.parameters()]
+        found.append(
+            [*bits(trainer), *whole, reference_log_probs(trainer, drawn(policy)), torch.tensor([*metrics.values()])]
+        )
+    assert same(*found)
+
+
+def test_another_tower_is_not_shared(opened: Open, folders: dict[str, Path]) -> None:
+    """Guards against a start model that loses the tower it was loaded with."""
+    model, _, _ = opened("Idefics3", "frozen")
+    other = load_model(str(folders["Idefics3"]))
+    with torch.no_grad():
+        tower_parameters(other.module)[0][0] += 1
+    own = tower(other)
+    assert share_tower(other, model) is other
+    assert same(tower(other), own)
+
+
+def test_a_moving_copy_in_float32_keeps_the_shared_tower(folders: dict[str, Path]) -> None:
+    """Guards against a tower in bfloat16 that the copy makes larger, for the model in training as well."""
+    start = load_model(str(folders["Idefics3"]), dtype="bfloat16")
+    copied = whole_copy(start, torch.float32).model
+    assert [p.data_ptr() for p in tower_parameters(copied.module)] == [
+        p.data_ptr() for p in tower_parameters(start.module)
+    ]
+    for model, dtype in ((start, torch.bfloat16), (copied, torch.float32)):
+        shared = {p.data_ptr() for p in tower_parameters(model.module)}
+        for p in model.module.parameters():
+            assert p.dtype == (torch.bfloat16 if p.data_ptr() in shared else dtype)
 
 
 @pytest.mark.parametrize("name", ["Idefics3", "Qwen2.5-VL"])

@@ -12,7 +12,13 @@ from torch import Tensor
 from rethink.errors import UserError
 from rethink.images import FIRST_ID, Image, read_image
 from rethink.models.forward.attention import PackedAttention, PackedRow, Span
-from rethink.models.forward.embedding import positions_of, projector_parameters, tower_parameters
+from rethink.models.forward.embedding import (
+    positions_of,
+    projector_parameters,
+    put_tower,
+    tower_parameters,
+    trained_tower,
+)
 from rethink.models.forward.modules import own_attention
 from rethink.models.forward.weights import logits
 from rethink.models.language_model import LanguageModel
@@ -49,6 +55,20 @@ def train_tower(module: Any, parts: str) -> None:
         )
     for p in trained:
         p.requires_grad_(True)
+
+
+def share_tower(model: LanguageModel, owner: LanguageModel) -> LanguageModel:
+    """Return a model that shares the frozen tower of another, and its vectors of images: these are then held once. A model
+    whose tower is a different one, or whose `owner` trains it, stays as it is."""
+    own, shared = tower_parameters(model.module), tower_parameters(owner.module)
+    if not own or len(own) != len(shared) or trained_tower(owner.module) or not all(map(_are_equal, own, shared)):
+        return model
+    put_tower(model.module, shared)
+    return replace(model, image_vectors=owner.image_vectors or model.image_vectors)
+
+
+def _are_equal(a: Tensor, b: Tensor) -> bool:
+    return a is b or (a.device == b.device and a.dtype == b.dtype and torch.equal(a, b))
 
 
 def open_vision(model: LanguageModel, text: ImageText) -> LanguageModel:

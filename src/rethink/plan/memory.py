@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rethink.models import lora
 from rethink.models.forward import Weights
-from rethink.models.forward.embedding import decoder_layers, tower_parameters, trained_tower
+from rethink.models.forward.embedding import decoder_layers, put_tower, tower_parameters, trained_tower
 from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.objectives import Update
 from rethink.plan.decoding import decode
@@ -191,13 +191,15 @@ def _sample(config: Any, settings: MemorySettings, request: SampleRequest, cache
 
 def _start(tracker: Tracker, config: Any, settings: MemorySettings, model: LanguageModel) -> LanguageModel | None:
     """Return the whole start weights, if this GPU needs them: on one GPU the base under the adapters, if there are any;
-    otherwise separate weights."""
+    otherwise separate weights, but for a frozen vision tower."""
     frozen = settings.frozen
     if not frozen.start_samples and (settings.n_gpus > 1 or not frozen.compared):
         return None
     if model.base is not None and settings.n_gpus == 1 and not frozen.moves:
         return model.base
     start = build_meta_model(config, "float32" if frozen.moves else settings.base, head_dtype=settings.head)
+    if settings.vision == "frozen":
+        put_tower(start.module, tower_parameters(model.module))
     tracker.add(start.module.parameters(), FROZEN)
     return start
 
@@ -220,6 +222,7 @@ def _gathered_reference(
         tracker.label = WEIGHTS
         base = build_meta_model(config, settings.base, head_dtype=settings.head)
         base.module.requires_grad_(False)
+        put_tower(base.module, tower_parameters(model.module))
         _gather(base, DTYPES[settings.trainer], tracker)
         tracker.label = FROZEN
         if any(part.needs_reference and not loss_of(part).reference_log_probs for part in update.parts):
@@ -324,17 +327,17 @@ def sharded_items(model: LanguageModel, settings: MemorySettings) -> dict[str, f
 
 
 def reference_items(model: LanguageModel, settings: MemorySettings) -> dict[str, float]:
-    """Return the bytes of a GPU's shard of the model to compare with, and of its whole vision tower; nothing if that is the
-    sharded base under adapters."""
+    """Return the bytes of a GPU's shard of the model to compare with, without its vision tower, which is the trainer's;
+    nothing if that is the sharded base under adapters."""
     frozen = settings.frozen
     if not (frozen.compared or frozen.moves) or (settings.rank and not frozen.moves):
         return {}
     tower = set(tower_parameters(model.module))
     total = 0.0
     for _, p, _ in lora.base_parameters(model.module):
-        itemsize = FLOAT if frozen.moves else p.itemsize
-        total += itemsize * p.numel() / (1 if p in tower else settings.n_gpus)
-    return {REFERENCE: total}
+        if p not in tower:
+            total += (FLOAT if frozen.moves else p.itemsize) * p.numel()
+    return {REFERENCE: total / settings.n_gpus}
 
 
 def root_parameters(model: LanguageModel) -> list[Tensor]:

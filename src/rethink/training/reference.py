@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rethink.models.forward import Weights
+from rethink.models.forward.embedding import tower_parameters
 from rethink.models.language_model import LanguageModel
 from rethink.models.sharded_weights import is_sharded, load_shards
 from rethink.settings import Training
@@ -61,7 +62,8 @@ class WholeModel:
     def mix(self, other: Iterable[tuple[str, Tensor]], share: float) -> None:
         for name, weight in other:
             own = self._parameters[name]
-            own.lerp_(weight.to(own), share)
+            if own is not weight:  # the tower may be that of the model in training
+                own.lerp_(weight.to(own), share)
         self._forget_images()
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -90,8 +92,14 @@ class WholeModel:
 def whole_copy(start: LanguageModel, dtype: torch.dtype, *, moves_tower: bool = False) -> WholeModel:
     """Return a copy of the model in float32, because averages lose small moves in bfloat16; its products are in `dtype`.
 
-    Unless its tower moves, too, the vectors of images stay those of the start model."""
-    module = copy.deepcopy(start.module).float().requires_grad_(False)
+    Unless its tower moves, too, that and the vectors of images stay those of the start model."""
+    kept = [] if moves_tower else tower_parameters(start.module)
+    memo = dict(zip(map(id, kept), kept, strict=True))  # `deepcopy` takes these in place of copies
+    module = copy.deepcopy(start.module, memo)
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point() and not any(tensor is p for p in kept):
+            tensor.data = tensor.data.float()
+    module.requires_grad_(False)
     vectors = start.image_vectors
     if moves_tower and vectors is not None:
         vectors = vectors.over(module)

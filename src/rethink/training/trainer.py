@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rethink.models.forward import Weights
 from rethink.models.language_model import LanguageModel
+from rethink.models.open_vision import share_tower
 from rethink.objectives import Part, PolicyGradient, Update, split_into_steps
 from rethink.settings import Training
 from rethink.training.engine import Engine, LocalEngine, Pack
@@ -31,9 +32,9 @@ while the fixed cost of a micro-batch stays small."""
 
 
 class Trainer:
-    """Holds the trained weights and the optimizer. `load_initial` loads the frozen start model, whole, on first use;
-    `reference` follows the trained weights, if the settings say so; `engine` computes losses and gradients, by default in
-    this process."""
+    """Holds the trained weights and the optimizer. `load_initial` loads the frozen start model, whole, on first use; it
+    shares a frozen vision tower with `model`. `reference` follows the trained weights, if the settings say so; `engine`
+    computes losses and gradients, by default in this process."""
 
     def __init__(
         self,
@@ -43,7 +44,11 @@ class Trainer:
         load_initial: Callable[[], LanguageModel],
         engine: Engine | None = None,
     ) -> None:
-        self.engine = engine or LocalEngine(model, settings, lambda: self.initial, load_initial)
+
+        def load_start() -> LanguageModel:
+            return share_tower(load_initial(), model)
+
+        self.engine = engine or LocalEngine(model, settings, lambda: self.initial, load_start)
         self.model = model
         self.settings = settings
         self.dtype = self.engine.dtype
@@ -51,12 +56,12 @@ class Trainer:
         self.version = 0
         self.n_optimizer_steps = 0
         self.before_step: Callable[[], object] = lambda: None  # called before the weights change
-        self._load_initial = load_initial
+        self._load_initial = load_start
         self._initial: LanguageModel | None = None
         self._lock = Lock()
         self._start_weights: Weights | None = None
         open_copy = partial(self.engine.start_model, in_float32=True)
-        self.reference = MovingReference(open_copy, load_initial, self.dtype, settings)
+        self.reference = MovingReference(open_copy, load_start, self.dtype, settings)
         self.parameters = self.engine.parameters
         self.optimizer = open_optimizer(self.parameters, settings, exact=embedding_weights(model.module))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -90,10 +91,12 @@ def test_a_run_of_two_ranks_is_that_of_one_process(name: str, problems: Path, tm
 
 
 def share_tower(folder: Path) -> None:
-    """On two ranks: assert that each holds the tower once, for trainer and sampler, with the vectors of the whole model."""
+    """On two ranks: assert that each holds the tower once, for trainer, sampler and reference, with the whole model's
+    vectors."""
     ranks, device = connect(300), torch.device("cpu")
     whole = load_model(str(folder))
-    engine, meta_model = build(ranks, lambda: load_model(str(folder)), Training(), device)
+    load = partial(load_model, str(folder))
+    engine, meta_model = build(ranks, load, Training(), device, load)
     replica = empty_replica(meta_model, device, torch.bfloat16, engine.model)
     load_weights(replica, engine.named_weights())
     tower = tower_parameters(engine.model.module)
@@ -101,6 +104,14 @@ def share_tower(folder: Path) -> None:
         tower, tower_parameters(replica.module), tower_parameters(whole.module), strict=True
     ):
         assert own is sampled
+        assert torch.equal(own, first)
+    for in_float32 in (False, True):  # the start model, and the reference that moves
+        reference = engine.start_model(in_float32)
+        for own, shared in zip(tower, tower_parameters(reference.scorer.module), strict=True):
+            assert own is shared
+        reference.mix(engine.named_weights(), 0.5)
+        assert reference.weights().image_vectors is engine.model.image_vectors
+    for own, first in zip(tower, tower_parameters(whole.module), strict=True):
         assert torch.equal(own, first)
     trained = [p for p in engine.model.module.parameters() if p.requires_grad]
     assert all(isinstance(p, DTensor) for p in trained)
@@ -116,7 +127,7 @@ def share_tower(folder: Path) -> None:
 
 
 def test_a_rank_holds_the_tower_once(tmp_path: Path) -> None:
-    """Guards against a tower that is gathered for each image, or held by trainer and sampler each."""
+    """Guards against a tower that is gathered for each image, or held by trainer, sampler and reference each."""
     folder = save_vision_model(tmp_path / "model", "Qwen3-VL")
     assert_success(run_ranks(2, share_tower, folder, folder=tmp_path / "output"))
 

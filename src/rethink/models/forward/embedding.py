@@ -88,6 +88,15 @@ def projector_parameters(module: Any) -> list[Parameter]:
     return [p for p in tower_parameters(module) if p in found]
 
 
+def put_tower(module: Any, tower: Sequence[Parameter]) -> None:
+    """Put the parameters of the tower of another module of this kind in place of a module's own, whose memory is freed."""
+    other = dict(zip(tower_parameters(module), tower, strict=True))
+    for part in module.modules():
+        for name, p in part._parameters.items():
+            if p in other:
+                part._parameters[name] = other[p]
+
+
 def trained_tower(module: Any) -> list[Parameter]:
     """Return those of a tower's parameters that are trained: none, unless `training.vision` says so."""
     return [p for p in tower_parameters(module) if p.requires_grad]

@@ -15,7 +15,7 @@ from torch.nn import Module, Parameter
 from rethink.distributed import Ranks, raise_as_lost_rank
 from rethink.errors import UserError
 from rethink.models import lora
-from rethink.models.forward.embedding import tower_parameters
+from rethink.models.forward.embedding import put_tower, tower_parameters
 from rethink.models.language_model import LanguageModel, pick_dtype, pick_head_dtype
 from rethink.settings import Training
 from rethink.training.fsdp.engine import FSDPEngine
@@ -59,7 +59,8 @@ def build(
 
         once = replace(settings, gradient_checkpointing=False)
         scorer = _shard_loaded(ranks, load_frozen, once, device, found.scorer.dtype).scorer
-        scorer.image_vectors = found.model.image_vectors  # the tower is the same
+        put_tower(scorer.module, tower_parameters(found.model.module))  # the tower is the same
+        scorer.image_vectors = found.model.image_vectors
         return scorer
 
     engine = FSDPEngine(found.scorer, found.model, ranks, shard_start, found.fingerprint)
