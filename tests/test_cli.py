@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ import pytest
 import typer
 
 from rethink import cli
+from rethink.commands.arguments.declared import Declared
 from rethink.errors import UserError
 from rethink.recipe import load_recipe
 from rethink.strategies import parse_all
@@ -25,7 +27,9 @@ from support.command_line import Result, Rethink, assert_one_message, in_process
 from support.processes import light
 
 DOCS = Path(__file__).parent.parent / "docs"
-COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+DECLARATIONS = Path(cli.__file__).parent / "commands" / "arguments"
+APP = cli.app
+COMMANDS: Mapping[str, Any] = typer.main.get_command(APP).commands  # type: ignore[attr-defined]
 LIGHT = ("recipes", "recipes qwen --json", "recipes demo-grpo", "new mine --data p.csv")
 """Commands that import no large library either."""
 
@@ -74,6 +78,7 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 from rethink import cli
+from rethink.commands.arguments.declared import Declared
 for words in (line.split() for line in sys.argv[1:]):
     sys.argv = ["rethink", *words]
     try:
@@ -92,6 +97,31 @@ def test_help_imports_no_large_library(tmp_path: Path) -> None:
     found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert found.returncode == 0, found.stderr
     assert found.stdout.count("Usage: ") == len(COMMANDS) + 1
+
+
+def test_only_the_command_that_runs_is_made(rethink: Rethink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against starts that make all commands, which costs more than many of them. Messages know all names."""
+    made: list[str] = []
+    add = Declared.add_to
+
+    def record(self: Declared, app: typer.Typer) -> None:
+        made.append(self.name or self.function.__name__)
+        add(self, app)
+
+    monkeypatch.setattr(Declared, "add_to", record)
+    monkeypatch.setattr(cli, "app", typer.main.get_command(APP))
+    assert rethink("recipes").code == 0
+    assert "Did you mean 'train'" in rethink("trian").err
+    assert made == ["recipes"]
+    assert rethink("--help").code == 0
+    assert sorted(made) == sorted(COMMANDS)
+
+
+def test_every_declared_command_is_there() -> None:
+    """Guards against a command that is declared under another name than it has, or that the program leaves out."""
+    declared = [module for module in DECLARATIONS.glob("*.py") if "COMMAND = " in module.read_text()]
+    assert len(declared) == len(COMMANDS)
+    assert [COMMANDS[name].name for name in COMMANDS] == [*COMMANDS]
 
 
 def examples(name: str) -> list[str]:

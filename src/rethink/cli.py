@@ -1,35 +1,21 @@
 """The command line: `rethink demo | train | eval | answer | serve | compare | cross | grade | plan | prepare | ...`.
 
-Here the commands become one app; `commands/arguments/` has what each takes. A user's mistake ends with one message and exit
-code 2.
+Here the commands become one app, each when it is asked for; `commands/arguments/` has what each takes. A user's mistake
+ends with one message and exit code 2.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from rethink.commands.arguments import (
-    answer,
-    compare,
-    cross,
-    demo,
-    evaluate,
-    export,
-    grade,
-    new,
-    plan,
-    prepare,
-    recipes,
-    report,
-    serve,
-    train,
-    view,
-)
 from rethink.commands.console import print_error, warnings_as_notes
 from rethink.commands.output_streams import lasting_output
 from rethink.distributed import should_report, under_torchrun
@@ -37,8 +23,8 @@ from rethink.errors import UserError
 from rethink.signals import interrupt_on_sigterm
 from rethink.version import __version__
 
-TRAINING = (demo, recipes, new, train, plan, prepare, export)
-MODULES = (*TRAINING, evaluate, compare, cross, grade, report, view, answer, serve)
+TRAINING = ("demo", "recipes", "new", "train", "plan", "prepare", "export")
+COMMANDS = (*TRAINING, "eval", "compare", "cross", "grade", "report", "view", "answer", "serve")
 """In the order of `rethink --help`."""
 
 EXIT_CODES = (
@@ -47,14 +33,45 @@ EXIT_CODES = (
     "(docs/command-line.md)."
 )
 
+
+class _Commands(Mapping[str, Any]):
+    """The commands by name. Each is made from its function's signature when it is first asked for: a program that runs one
+    command does not make the others."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        if name not in self._made:
+            module = "evaluate" if name == "eval" else name
+            alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+            import_module(f"rethink.commands.arguments.{module}").COMMAND.add_to(alone)
+            self._made[name] = typer.main.get_command(alone)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _Group(TyperGroup):
+    """The program with its commands."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**{**attributes, "commands": _Commands()})
+
+
 app = typer.Typer(
+    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Train language models to solve problems and to improve their own answers, and measure whether they do.",
     epilog=f"Start with: rethink demo\n\n{EXIT_CODES}",
 )
-for _module in MODULES:
-    _module.COMMAND.add_to(app)
 
 
 def main() -> None:
