@@ -301,6 +301,20 @@ def test_training_goes_on_while_a_batch_is_sampled(make: Make) -> None:
     assert not policy.before_groups
 
 
+def test_training_waits_for_the_next_batch_alone(make: Make) -> None:
+    """Regression: where all batches ahead came with one update, as at the start and after a discarded batch, training
+    waited for all of them. Batch 3 is sampled until the first update of batch 2 has been trained."""
+    run, policy = fake_run(make, "async_level=2", "updates=12", n=2)
+    over, no_wait = threading.Event(), threading.Event()
+    no_wait.set()
+    policy.before_groups.extend([no_wait, over])
+    for record in train(run):
+        if (record["batch"], record["phase"]) == (2, "update 0"):
+            over.set()
+    assert over.is_set()
+    assert [r["lag_updates"] for r in records(run)[::2]] == [0, 0, 1, 3, 3, 3]
+
+
 def test_gradients_are_computed_while_the_batch_before_is_sampled(make: Make) -> None:
     """Guards against weights that change before the thread has them. Batch 4 is sampled until update 3 has its gradient:
     only its optimizer step waits, for batch 5 to begin."""

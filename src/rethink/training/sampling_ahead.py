@@ -116,7 +116,7 @@ class SamplingAhead:
         return batch
 
     def train(self, batch: Batch, update: Update) -> Metrics:
-        """Train while the other thread samples; wait for it only if nothing else can be trained meanwhile."""
+        """Train while the other thread samples; wait for the next batch only if nothing else can be trained meanwhile."""
         lag, self._lag = self._lag, 0
         self._discard_new(batch)
         self._n_updates += 1
@@ -125,8 +125,11 @@ class SamplingAhead:
         elif self._is_idle:
             self.run.policy.release_memory()
         metrics = batch.train(update, lag)
-        if self._n_new == len(self._queue):
+        if not self._queue:
             self._wait_until_idle()
+        elif self._n_new == len(self._queue):  # at the start, or after samples were discarded
+            wait_for([self._queue[0].sampled])
+            self._raise_own_failure()
         return {**metrics, "lag_updates": lag}
 
     def finish_batch(self, batch: Batch) -> None:
@@ -271,8 +274,12 @@ class SamplingAhead:
     def _wait_until_idle(self) -> None:
         wait_for(self._rounds)
         self._rounds.clear()
+        self._raise_own_failure()
+
+    def _raise_own_failure(self) -> None:
+        """Raise the error of this rank alone: the others wait, and see that it has ended."""
         if self.run.ranks.size > 1 and not isinstance(self._failure, CommonError):
-            self._raise_failure()  # the other ranks wait, and see that this one has ended
+            self._raise_failure()
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
