@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from real.result_files import processor
 from zoo_table import markdown
 
 RESULTS = Path(__file__).parent / "results" / "demos.csv"
@@ -81,7 +81,7 @@ def commands(recipe: str) -> list[list[str]]:
     return [*map(list, PREPARED.get(recipe, ())), ["train", recipe]]
 
 
-def measured(out: Path, threads: int, processor: str, recipe: str) -> Row:
+def measured(out: Path, threads: int, where: str, recipe: str) -> Row:
     """Run a recipe. Raise CalledProcessError if a command fails; OUT/RECIPE.txt has what they printed."""
     env = os.environ | {"OMP_NUM_THREADS": str(threads)}
     start = time.perf_counter()
@@ -89,15 +89,7 @@ def measured(out: Path, threads: int, processor: str, recipe: str) -> Row:
         for arguments in commands(recipe):
             line = [sys.executable, "-m", "rethink", *arguments]
             subprocess.run(line, cwd=out, env=env, stdout=printed, stderr=printed, check=True)
-    return Row(recipe, round(time.perf_counter() - start, 1), threads, processor)
-
-
-def processor() -> str:
-    """Return the name of the processor."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+    return Row(recipe, round(time.perf_counter() - start, 1), threads, where)
 
 
 def write_rows(file: Path, rows: Sequence[Row]) -> None:
