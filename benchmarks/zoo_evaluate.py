@@ -88,10 +88,11 @@ def main() -> None:
 def tasks(out: Path) -> list[Task]:
     """Return the start model and all complete runs."""
     found = [Task("start", seed) for seed in (*SEEDS, *NEW_SEEDS)]
-    for done in sorted(out.glob("*/trained")):
-        arm, _, seed = done.parent.name.rpartition("-")
+    complete = {done.parent for name in ("trained", "trained-to-the-end") for done in out.glob(f"*/{name}")}
+    for folder in sorted(complete):
+        arm, _, seed = folder.name.rpartition("-")
         if arm in ARMS:  # and no trial of a learning rate
-            found.append(Task(arm, int(seed), done.parent))
+            found.append(Task(arm, int(seed), folder))
     return found
 
 

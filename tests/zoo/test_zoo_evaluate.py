@@ -12,7 +12,7 @@ import pytest
 
 import zoo_evaluate
 from rethink.settings import ProblemSource
-from zoo import BUDGET
+from zoo import BUDGET, Job
 from zoo_evaluate import (
     MORE,
     Task,
@@ -65,7 +65,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 def test_trials_are_not_evaluated(out: Path) -> None:
     """Guards against runs that tried a learning rate."""
-    assert tasks(out) == [*(Task("start", seed) for seed in range(8)), Task("think-twice", 1, out / "think-twice-1")]
+    start = [Task("start", seed) for seed in range(8)]
+    assert tasks(out) == [*start, Task("think-twice", 1, out / "think-twice-1")]
+    (out / "think-twice-1" / "trained").rename(out / "think-twice-1" / Job("think-twice", 1, goes_on=True).done)
+    assert tasks(out) == [*start, Task("think-twice", 1, out / "think-twice-1")]
 
 
 def test_a_run_says_what_it_has_cost(out: Path, asked: list[tuple[str, str]]) -> None:
