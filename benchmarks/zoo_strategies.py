@@ -70,6 +70,10 @@ class Row:
     calls: float
 
 
+NUMBERS = ("accuracy", "gain", "gain_low", "gain_high", "tokens", "calls")
+"""The columns of rows that are numbers with decimals."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
@@ -155,9 +159,9 @@ def read_rows(file: Path = RESULTS) -> list[Row]:
     found: list[Row] = []
     with file.open(newline="") as lines:
         for line in csv.DictReader(lines):
-            rates = [float(line[name]) for name in ("accuracy", "gain", "gain_low", "gain_high")]
-            costs = float(line["tokens"]), float(line["calls"])
-            found.append(Row(line["model"], line["strategy"], int(line["seeds"]), *rates, line["baseline"], *costs))
+            accuracy, gain, low, high, tokens, calls = (float(line[name]) for name in NUMBERS)
+            names = line["model"], line["strategy"], int(line["seeds"])
+            found.append(Row(*names, accuracy, gain, low, high, line["baseline"], tokens, calls))
     return found
 
 
