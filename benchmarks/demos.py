@@ -2,7 +2,7 @@
 
 Each recipe runs in OUT with its own settings; with two workers, two run at a time, each on half of the cores. The time is
 that of all its commands: preparing data and a cold start count, the training of a teacher does not. Rows go to
-`benchmarks/results/demos.csv` as they come, and recipes that have one are left out. `benchmarks/zoo_page.py` shows them.
+`benchmarks/results/demos.csv` as they come, and recipes that have one are left out. Prints a table.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ def main() -> None:
                 known.append(row)
                 write_rows(given.results, known)
                 print(f"{row.recipe}: {row.seconds:.0f} s", flush=True)
+    print(demo_table(known))
 
 
 def commands(recipe: str) -> list[list[str]]:

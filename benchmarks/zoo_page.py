@@ -1,6 +1,6 @@
-"""Write the tables of docs/results.md and docs/recipes.md from the small result files, so that no figure is copied by hand.
+"""Write the tables of docs/results.md from the small result files, so that no figure is copied by hand.
 
-    python benchmarks/zoo_page.py [PAGE ...] [--results benchmarks/results/zoo]
+    python benchmarks/zoo_page.py [--page docs/results.md] [--results benchmarks/results/zoo]
 
 A table stands between the lines `<!-- table: NAME -->` and `<!-- end -->`. NAME is one of TABLES,
 WITH_NEW_SEEDS and FROM_FILES; all else is left alone.
@@ -13,9 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import demos
 import zoo_strategies
-from demos import demo_table
 from rethink.jsonl import write_text
 from zoo import SEEDS, SHORT
 from zoo_claims import CLAIMS, claim_table
@@ -36,8 +34,7 @@ from zoo_table import (
     solve_update_table,
 )
 
-DOCS = Path(__file__).parent.parent / "docs"
-PAGES = (DOCS / "results.md", DOCS / "recipes.md")
+PAGE = Path(__file__).parent.parent / "docs" / "results.md"
 
 TRIES = ("fresh second try", "reflect", "self-refine", "merge:3", "vote:3", "vote:4", "refine:4")
 
@@ -68,10 +65,7 @@ WITH_NEW_SEEDS: Mapping[str, Callable[[Runs], str]] = {
 }
 """By name, the tables that also show runs with new seeds."""
 
-FROM_FILES: Mapping[str, Callable[[], str]] = {
-    "strategies": lambda: strategy_table(zoo_strategies.read_rows()),
-    "demos": lambda: demo_table(demos.read_rows()),
-}
+FROM_FILES: Mapping[str, Callable[[], str]] = {"strategies": lambda: strategy_table(zoo_strategies.read_rows())}
 """By name, the tables from other result files."""
 
 TABLE = re.compile(r"<!-- table: (?P<name>[^>]+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -79,12 +73,10 @@ TABLE = re.compile(r"<!-- table: (?P<name>[^>]+) -->\n.*?<!-- end -->", re.DOTAL
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pages", type=Path, nargs="*", default=PAGES)
+    parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
-    runs = read_runs(given.results)
-    for page in given.pages:
-        write_text(page, with_tables(page.read_text(), runs))
+    write_text(given.page, with_tables(given.page.read_text(), read_runs(given.results)))
 
 
 def with_tables(text: str, runs: Runs) -> str:

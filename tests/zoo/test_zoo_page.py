@@ -1,13 +1,13 @@
-"""The tables of docs/results.md and docs/recipes.md."""
+"""The tables of docs/results.md."""
 
 from __future__ import annotations
 
 import pytest
 
-from zoo_page import FROM_FILES, PAGES, TABLES, WITH_NEW_SEEDS, with_tables
+from zoo_page import FROM_FILES, PAGE, TABLES, WITH_NEW_SEEDS, with_tables
 from zoo_results import RESULTS, Runs, read_runs
 
-TEXT = "".join(page.read_text() for page in PAGES)
+TEXT = PAGE.read_text()
 
 
 def test_tables_are_replaced_and_all_else_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,7 +28,7 @@ def test_an_unknown_table_is_refused() -> None:
         with_tables("<!-- table: al methods -->\n<!-- end -->", {})
 
 
-def test_the_pages_show_every_table() -> None:
+def test_the_page_shows_every_table() -> None:
     """Guards against a table that is computed for nothing."""
     assert all(f"<!-- table: {name} -->" in TEXT for name in (*TABLES, *WITH_NEW_SEEDS, *FROM_FILES))
 
