@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from real.result_files import processor
+from real.result_files import processor, to_csv
+from rethink.jsonl import write_text
 from zoo_table import markdown
 
 RESULTS = Path(__file__).parent / "results" / "demos.csv"
@@ -94,10 +95,7 @@ def measured(out: Path, threads: int, where: str, recipe: str) -> Row:
 
 
 def write_rows(file: Path, rows: Sequence[Row]) -> None:
-    with file.open("w", newline="") as out:
-        writer = csv.DictWriter(out, ["recipe", "seconds", "threads", "processor"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(map(asdict, rows))
+    write_text(file, to_csv([asdict(row) for row in rows]))
 
 
 def read_rows(file: Path = RESULTS) -> list[Row]:

@@ -27,12 +27,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
+from real.result_files import to_csv
 from rethink.evaluation.answers import Answer, read_answers
 from rethink.evaluation.costs import describe_baseline
 from rethink.evaluation.evaluate import EvaluationSpec, resumable_answers, run_evaluation
 from rethink.evaluation.results import compute_results
 from rethink.evaluation.runs import over_seeds
 from rethink.evaluation.summary import Summary
+from rethink.jsonl import write_text
 from rethink.problems.source import load_problems
 from rethink.settings import ProblemSource
 from rethink.strategies import parse_all
@@ -149,10 +151,7 @@ def row_of(model: str, strategy: str, summaries: Sequence[Summary]) -> Row:
 
 
 def write_rows(file: Path, rows: Sequence[Row]) -> None:
-    with file.open("w", newline="") as out:
-        writer = csv.DictWriter(out, list(asdict(rows[0])), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(map(asdict, rows))
+    write_text(file, to_csv([asdict(row) for row in rows]))
 
 
 def read_rows(file: Path = RESULTS) -> list[Row]:
