@@ -17,6 +17,7 @@ import zoo_strategies
 from rethink.jsonl import write_text
 from zoo import SEEDS, SHORT
 from zoo_claims import CLAIMS, claim_table
+from zoo_fresh import fresh_table
 from zoo_results import PAPER, RESULTS, T1, Runs, read_runs, with_seeds
 from zoo_strategies import strategy_table
 from zoo_table import (
@@ -61,6 +62,7 @@ WITH_NEW_SEEDS: Mapping[str, Callable[[Runs], str]] = {
     "fix over training": lambda runs: over_training(runs, T1, "fix"),
     "damage over training": lambda runs: over_training(runs, T1, "damage"),
     "entropy over training": lambda runs: over_training(runs, T1, "entropy"),
+    "fresh": fresh_table,
     "repeated": repeated_table,
 }
 """By name, the tables that also show runs with new seeds."""

@@ -284,7 +284,7 @@ def gap_table(runs: Runs, arms: Sequence[str], mark: Mark) -> str:
             votes = [values(own, at, T1, vote) for vote in ("vote:3", "vote:4")]
             gaps = [over_seeds([merged[seed] - vote[seed] for seed in merged]) for vote in votes]
             unmerged = over_seeds([*values(own, at, T1, "not merged").values()])
-            lines.append([title(arm), *(shown(gap, "+") for gap in gaps), plain(unmerged, "not merged")])
+            lines.append([title(arm), *(shown(gap, "+") for gap in gaps), shown(unmerged)])
     return markdown(lines)
 
 
@@ -321,14 +321,14 @@ def over_training(runs: Runs, sampling: str, measure: str) -> str:
         for updates in (0, *MARKS):
             own = trained_longest(runs.get(arm if updates else "start", {}).values(), MARKS)
             found = over_seeds([*values(own, updates, sampling, measure).values()])
-            cells.append(plain(found, measure) if measure in NUMBERS else shown(found))
+            cells.append(number(found, measure))
         if runs.get(arm):
             lines.append([title(arm), *cells])
     return markdown(lines)
 
 
 def cost_table(runs: Runs, arms: Sequence[str], mark: Mark) -> str:
-    """Return what training has cost at a mark, and the length and entropy of replies; means over runs."""
+    """Return what training has cost at a mark, as means over runs, and the length and entropy of replies."""
     lines = [["", "rate", "updates", "sampled for data", "sampled", "trained", "tokens", "refined", "cut", "entropy"]]
     for arm in arms:
         spent: list[tuple[int, int, int, int]] = []
@@ -341,8 +341,8 @@ def cost_table(runs: Runs, arms: Sequence[str], mark: Mark) -> str:
             own = runs[arm].values()
             updated, *tokens = (statistics.fmean(numbers) for numbers in zip(*spent, strict=True))
             costs = [f"{next(iter(own)).rate:g}", f"{updated:.0f}", *(f"{n / 1e6:.2f}" for n in tokens)]
-            means = [(over_seeds([*values(own, mark, T1, number).values()]), number) for number in NUMBERS]
-            lines.append([title(arm), *costs, *(plain(*mean) for mean in means)])
+            means = [(over_seeds([*values(own, mark, T1, measure).values()]), measure) for measure in NUMBERS]
+            lines.append([title(arm), *costs, *(number(*mean) for mean in means)])
     return "Tokens of training in millions; tokens per draft and refinement.\n\n" + markdown(lines)
 
 
@@ -371,11 +371,11 @@ def with_p(gap: Difference, p: float) -> str:
     return f"{gap.percent('+')}, p {'< 0.001' if p < 0.0005 else f'{p:.3f}'}"
 
 
-def plain(gap: Difference, measure: str) -> str:
-    """Return the value alone: a share in percent, or a number."""
-    if not gap.n:
-        return "-"
-    return f"{gap.value:.1f}" if measure in ("tokens", "refined tokens", "entropy") else gap.value_percent()
+def number(gap: Difference, measure: str) -> str:
+    """Return a mean of tokens or nats with its interval, or a share as `shown` does."""
+    if gap.n and measure in ("tokens", "refined tokens", "entropy"):
+        return gap.plain()
+    return shown(gap)
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
