@@ -59,7 +59,7 @@ def grpo_config(settings: dict[str, Any], out: str) -> GRPOConfig:
         max_steps=settings["n_updates"],
         learning_rate=settings["lr"],
         lr_scheduler_type="constant",
-        bf16=settings["bf16"],
+        bf16=False,
         use_cpu=True,
         gradient_checkpointing=False,
         logging_steps=1,
@@ -68,6 +68,16 @@ def grpo_config(settings: dict[str, Any], out: str) -> GRPOConfig:
         disable_tqdm=True,
         shuffle_dataset=False,
     )
+
+
+def open_model(settings: dict[str, Any], folder: Path) -> Any:
+    """Return the model, with the adapter that the other side has written if there is one."""
+    model = AutoModelForCausalLM.from_pretrained(settings["model"], dtype=torch.float32)
+    if not settings["lora_rank"]:
+        return model
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, folder / "adapter", is_trainable=True)
 
 
 def main(folder: str) -> None:
@@ -80,8 +90,8 @@ def main(folder: str) -> None:
         return rewards
 
     trainer = GRPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
-        processing_class=AutoTokenizer.from_pretrained(folder, padding_side="left"),
+        model=open_model(settings, Path(folder)),
+        processing_class=AutoTokenizer.from_pretrained(settings["model"], padding_side="left"),
         reward_funcs=reward,
         args=grpo_config(settings, str(Path(folder, "trl"))),
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in settings["prompts"]]),
@@ -89,6 +99,7 @@ def main(folder: str) -> None:
     )
     say({"trl": trl.__version__, "torch": torch.__version__, "transformers": transformers.__version__})
     trainer.train()
+    sys.stdin.read()  # the reader looks at this process's memory first
 
 
 if __name__ == "__main__":
