@@ -49,7 +49,7 @@ least 0.35 in a group of 8 whose rewards differ, so this moves the norm by at mo
 @dataclass(frozen=True)
 class Plan:
     """How often a workload is run, and the pieces that TRL splits its batch into: chosen to be fastest for TRL, and in C
-    so many that a piece has at most about 1,400 tokens, for which TRL needs about 5 GB."""
+    so many that a piece has at most about 1,400 tokens, with which its process needs about 6 GB."""
 
     workload: Workload | RealWorkload
     n_updates: int
