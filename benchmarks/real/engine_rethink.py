@@ -70,6 +70,7 @@ class Rethink:
             raise SystemExit("this model runs on padded rows, whose first tokens are not timed")
         model.chat.stop_ids = frozenset({NO_ID})
         self.policy = WatchedPolicy(model, DTYPES[job["dtype"]])
+        self.policy.take_weights()  # as `rethink eval` does
         self.n_calls = 0
 
     def generate(self, prompts: Sequence[Sequence[int]], n_tokens: int, *, greedy: bool) -> Replies:

@@ -95,7 +95,7 @@ def open_auxiliary_model(recipe: Recipe, source: ModelSource, warn: Callable[[st
         check_model_name(source)
         overlong = recipe.sampler.overlong_prompts
         return EndpointPolicy(source.endpoint, source.path, recipe.sampling, overlong=overlong, warn=warn)
-    return local_policy(recipe, open_model(source, recipe.seed), recipe.sampling)
+    return local_policy(recipe, open_model(source, recipe.seed), recipe.sampling).take_weights()
 
 
 def has_model(role: AuxiliaryModel) -> bool:

@@ -268,7 +268,8 @@ def open_policy(recipe: Recipe) -> Policy:
     if not endpoint.url:
         from rethink.build import local_policy, open_model
 
-        return local_policy(recipe, open_model(recipe.model, recipe.seed), recipe.evaluation.sampling)
+        model = open_model(recipe.model, recipe.seed)
+        return local_policy(recipe, model, recipe.evaluation.sampling).take_weights()
     from rethink.policies.endpoint.policy import EndpointPolicy
 
     sampling, overlong = recipe.evaluation.sampling, recipe.sampler.overlong_prompts

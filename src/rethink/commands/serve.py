@@ -132,6 +132,7 @@ def _open_live(recipe: Recipe, limits: Limits) -> LivePolicy:
     from rethink.policies.local.live_policy import open_live_policy
 
     local = local_policy(recipe, load(recipe.model, recipe.seed), recipe.evaluation.sampling)
+    local.take_weights()
     if local.model.image_vectors is not None:
         local.model.image_vectors.limit_bytes = IMAGE_BYTES
     positions = local.max_positions

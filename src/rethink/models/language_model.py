@@ -11,6 +11,7 @@ from rethink.models.chat import Chat
 from rethink.models.device import prefers_bfloat16
 from rethink.models.forward import FusedWeights, ModuleWeights, PlainWeights, Weights
 from rethink.models.forward.embedding import trained_tower
+from rethink.models.forward.fused import Layers
 from rethink.models.forward.gradient_checkpointing import enable_checkpointing
 from rethink.models.positions import max_positions
 from rethink.models.vision import ImageVectors
@@ -86,17 +87,25 @@ class LanguageModel:
         if self.image_vectors is not None and trained_tower(self.module):
             self.image_vectors.forget()
 
-    def weights(self, dtype: torch.dtype | None = None, *, trainable: bool = False, copy: bool = False) -> Weights:
+    def weights(
+        self,
+        dtype: torch.dtype | None = None,
+        *,
+        trainable: bool = False,
+        copy: bool = False,
+        layers: Layers = "kept",
+    ) -> Weights:
         """Return the current weights, with matrices in this dtype (None: the model's own).
 
         With `copy`, every tensor is a copy. Otherwise some are the parameters themselves, so the result is valid until
-        these change.
+        these change. A fused model rearranges its layers, which takes their memory once more unless they are made "on
+        demand" or "taken" (see `Layers`); this has no effect on other models.
         """
         dtype = dtype or self.dtype
         head = pick_head_dtype(self.head_dtype, dtype, self.device)
         if self.fused:
             return FusedWeights(
-                self.module, dtype, trainable, copy, self.gradient_checkpointing, self.image_vectors, head
+                self.module, dtype, trainable, copy, self.gradient_checkpointing, self.image_vectors, head, layers
             )
         form = PlainWeights if self.plain else ModuleWeights
         return form(self.module, dtype, trainable, copy, self.image_vectors, head)

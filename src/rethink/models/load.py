@@ -222,7 +222,7 @@ class _Trial:
         attend = _Counted([[PackedRow((self.prompt,), self.prompt.length)], replies], model.device)
         positions = torch.arange(len(self.ids_T), device=model.device)
         positions[self.b.start :] -= self.a.length
-        weights = model.weights()
+        weights = model.weights(layers="on demand")
         ours_T_V = logits(weights.hidden(self.ids_T, positions, attend), weights.head)
         if not model.plain and attend.layers != list(range(len(attend.layers))):
             raise UserError("some of its layers have no attention")

@@ -112,7 +112,7 @@ def _logits(model: LanguageModel, image: Image) -> tuple[Tensor, Tensor]:
     is_image_T = ids_T >= FIRST_ID
     n = len(ids)
     attend = PackedAttention([[PackedRow((Span(0, n),), n)]], model.device)
-    weights = model.weights()
+    weights = model.weights(layers="on demand")
     positions = torch.tensor(positions_of(ids, model.image_vectors)[0], device=model.device)
     ours_T_V = logits(weights.hidden(ids_T, positions, attend), weights.head)
     text, module = model.image_vectors.text, model.module

@@ -240,7 +240,7 @@ def _sampling_models(tracker: Tracker, config: Any, settings: MemorySettings, st
     if settings.frozen.teacher_samples:
         other = build_meta_model(config)
         tracker.add(other.module.parameters(), FROZEN)
-        kept += [other, other.weights(dtype)]
+        kept += [other, other.weights(dtype, layers="taken")]
     return kept
 
 

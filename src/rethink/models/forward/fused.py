@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,10 @@ from rethink.models.forward.head import changes_logits
 from rethink.models.forward.lowrank import LowRank, base_layer, concat_adapters, merged_weight
 from rethink.models.forward.ops import add_product, apply_rope, normalize, product, swiglu
 from rethink.models.forward.weights import Head
+
+Layers = Literal["kept", "on demand", "taken"]
+"""Where a layer's rearranged weights live: beside the module's own, or nowhere (they are made again for each pass), or in
+their place: then the module's layers are empty, and it can no longer be trained, saved or rearranged."""
 
 STATIC_ROPES = {"default", "linear", "llama3", "yarn"}
 """Types of rotary embeddings whose frequencies do not depend on the length of the text."""
@@ -84,7 +88,8 @@ class FusedWeights:
     """The current weights, rearranged (see `Weights`). Matrices have the given dtype; everything between them is float32.
 
     With `copy`, they share no memory with the parameters. With `gradient_checkpointing`, activations are recomputed.
-    `image_vectors` has the vectors of images, for a vision-language model."""
+    `image_vectors` has the vectors of images, for a vision-language model. Only weights that are not trained can be made
+    `layers` "on demand" or "taken"."""
 
     def __init__(
         self,
@@ -95,7 +100,9 @@ class FusedWeights:
         gradient_checkpointing: bool = False,
         image_vectors: ImageSource | None = None,
         head_dtype: torch.dtype = torch.float32,
+        layers: Layers = "kept",
     ) -> None:
+        assert layers == "kept" or not trainable
         self.gradient_checkpointing = gradient_checkpointing
         self.image_vectors = image_vectors
         base = body(module)
@@ -112,13 +119,16 @@ class FusedWeights:
         weight, bias = leaves.get(output.weight), leaves.get(getattr(output, "bias", None))
         head = Head(weight, bias, dtype=head_dtype)
         self.head = head if trainable else head.converted()  # once, not at every step of the sampler
-        self.layers: list[Layer] = []
-        self.windows: list[int | None] = []
-        for i, part in enumerate(base.layers):
-            with torch.set_grad_enabled(trainable):
-                layer = _layer(part, dtype, merge=not trainable)
-            self.layers.append(Layer(*map(leaves.get, layer)))
-            self.windows.append(sliding_window(base.config, i))
+        self.windows = [sliding_window(base.config, i) for i in range(len(base.layers))]
+        self.layers: Sequence[Layer] = _LayersOnDemand(base.layers, dtype)
+        if layers != "on demand":
+            self.layers = kept = []
+            for part in base.layers:
+                with torch.set_grad_enabled(trainable):
+                    layer = _layer(part, dtype, merge=not trainable)
+                kept.append(Layer(*map(leaves.get, layer)))
+                if layers == "taken":
+                    _empty(part)
         for p in trained_tower(module) if trainable else ():
             leaves.by_source[p] = p  # the module runs it: nothing is rearranged
         self.leaves = [leaf for leaf in leaves.by_source.values() if leaf.requires_grad]
@@ -173,6 +183,27 @@ class FusedWeights:
                 sources.append(source)
                 given.append(gradient.to(source.dtype))
         torch.autograd.backward(sources, given)
+
+
+class _LayersOnDemand(Sequence[Layer]):
+    """The rearranged weights of the module's layers, made when they are asked for."""
+
+    def __init__(self, parts: Sequence[Any], dtype: torch.dtype) -> None:
+        self.parts = parts
+        self.dtype = dtype
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    @torch.no_grad()
+    def __getitem__(self, i: Any) -> Any:
+        return _layer(self.parts[i], self.dtype, merge=True)
+
+
+def _empty(part: torch.nn.Module) -> None:
+    """Free the memory of a module's parameters, except what other tensors share with them."""
+    for p in part.parameters():
+        p.data = p.data.new_empty(0)
 
 
 class _Leaves:

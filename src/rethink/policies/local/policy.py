@@ -51,6 +51,7 @@ class LocalPolicy(TokenPolicy):
         self.cuda_graphs = cuda_graphs
         self._weights: tuple[tuple[int, ...], Weights] | None = None
         self._frozen: Weights | None = None
+        self._taken: Weights | None = None
         self._prefiller = Prefiller()
 
     @property
@@ -66,6 +67,7 @@ class LocalPolicy(TokenPolicy):
     def publish(self, version: int) -> None:
         """Sample from the changed weights from now on; drop everything computed from the old ones."""
         assert self._frozen is None
+        assert self._taken is None
         self.version = version
         self._weights = None
         if self._prefiller.prefixes is not None:
@@ -83,7 +85,18 @@ class LocalPolicy(TokenPolicy):
             cuda_graphs=self.cuda_graphs,
         )
         other.version = self.version
+        other._taken = self._taken
         return other
+
+    def take_weights(self) -> LocalPolicy:
+        """Keep the weights in the sampler's form only, and return the policy.
+
+        The model takes half of the memory, and can no longer be trained, saved or sampled from by another policy. A model that
+        is not fused stays as it is."""
+        if self.model.fused:
+            self._weights = None
+            self._taken = self.model.weights(self.dtype, layers="taken")
+        return self
 
     @contextmanager
     def frozen_weights(self) -> Iterator[None]:
@@ -206,6 +219,8 @@ class LocalPolicy(TokenPolicy):
 
     def _current_weights(self) -> Weights:
         """Return the weights in the sampler's form, rebuilt when a parameter has changed; in `frozen_weights`, the copy."""
+        if self._taken is not None:
+            return self._taken
         if self._frozen is not None:
             return self._frozen
         state = tuple(p._version for p in self.model.module.parameters())
