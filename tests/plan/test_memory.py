@@ -257,8 +257,8 @@ def test_bytes_of_8_bit_averages() -> None:
 
 
 def test_frozen_models_by_hand() -> None:
-    """4 N bytes in float32, and a copy in bfloat16 of 2 bytes per number in the layers' matrices: a teacher has only the copy
-    of these."""
+    """4 N bytes in float32, and a copy in bfloat16 of 2 bytes per number in the layers' matrices; a teacher has the copy
+    alone."""
     config = AutoConfig.for_model("qwen3", **SIZES, **QWEN)
     update = update_of(samples(2, 2, 8, 16, 499))
     n = sum(p.numel() for p in build_meta_model(config).module.parameters())

@@ -91,8 +91,8 @@ class LocalPolicy(TokenPolicy):
     def take_weights(self) -> LocalPolicy:
         """Keep the weights in the sampler's form only, and return the policy.
 
-        The model takes half of the memory, and can no longer be trained, saved or sampled from by another policy. A model that
-        is not fused stays as it is."""
+        The model takes half of the memory, and can no longer be trained, saved or sampled from by another policy. A model
+        that is not fused stays as it is."""
         if self.model.fused:
             self._weights = None
             self._taken = self.model.weights(self.dtype, layers="taken")
