@@ -35,7 +35,9 @@ def run(tmp_path: Path) -> RunFolder:
 def test_a_run_is_not_overwritten(run: RunFolder) -> None:
     """Guards against a second run that mixes its lines with those of the first."""
     before = sorted((p, p.read_bytes()) for p in run.path.rglob("*") if p.is_file())
-    with pytest.raises(UserError, match="already holds a run; resume it with --resume, or choose another folder"):
+    with pytest.raises(
+        UserError, match="already holds a run or an evaluation; resume it with --resume, or choose another folder"
+    ):
         run.create(config("seed=5"))
     assert sorted((p, p.read_bytes()) for p in run.path.rglob("*") if p.is_file()) == before
 

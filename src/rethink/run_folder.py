@@ -94,8 +94,17 @@ class RunFolder:
         """Raise UserError if the folder holds a run or an evaluation: nothing is ever overwritten."""
         if (self.path / "config.toml").exists():
             raise UserError(
-                f"{self.path} already holds a run; resume it with --resume, or choose another folder with out=DIR"
+                f"{self.path} already holds a run or an evaluation; resume it with --resume, or choose another folder"
             )
+        self.check_nothing_lost()
+
+    def check_nothing_lost(self) -> None:
+        """Raise UserError if a folder without settings has files of the names that a run or an evaluation writes."""
+        if (self.path / "config.toml").exists():
+            return
+        own = [file.name for file in (self.metrics, self.samples, self.problems) if file.exists()]
+        for name in [*own, *self.results()]:
+            raise UserError(f"{self.path} holds {name}, but no config.toml; choose another folder")
 
     def results(self) -> list[str]:
         """Return the names of files that a run or an evaluation wrote here, without its settings, logs and page."""

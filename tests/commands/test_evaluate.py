@@ -198,8 +198,11 @@ def test_nothing_is_overwritten_or_mixed(rethink: Rethink, tmp_path: Path, unint
     (tmp_path / "mine" / "answers.jsonl").write_text("precious\n")
     unreadable = rethink(*WITHOUT_N, "--out", "new", "--drafts", "mine")
     assert_one_message(unreadable, "mine holds no answers that this version can read")
-    assert_one_message(rethink(*SMALL, "--out", "mine"), "mine already holds an evaluation or a run")
+    assert_one_message(rethink(*SMALL, "--out", "mine"), "mine holds answers.jsonl, but no config.toml")
     assert everything(tmp_path / "mine") == {tmp_path / "mine" / "answers.jsonl": b"precious\n"}
+    (tmp_path / "mine" / "answers.jsonl").rename(tmp_path / "mine" / "problems.json")
+    assert_one_message(rethink(*SMALL, "--out", "mine"), "mine holds problems.json, but no config.toml")
+    assert everything(tmp_path / "mine") == {tmp_path / "mine" / "problems.json": b"precious\n"}
 
 
 def test_a_refused_resume_loads_no_model(rethink: Rethink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,13 +104,13 @@ def test_train_writes_a_run_folder_and_refuses_to_overwrite_it(rethink: Rethink,
     logged = [(r["update"], r["phase"]) for r in metrics]
     assert logged == [(0, "evaluation"), (1, "solve"), (2, "refine"), (2, "evaluation")]
     assert (metrics[0]["n_problems"], metrics[3]["n_problems"]) == (3, 3)
-    assert_one_message(rethink("train", recipe(tmp_path), *settings), "run already holds a run")
+    assert_one_message(rethink("train", recipe(tmp_path), *settings), "run already holds a run or an evaluation")
     again = rethink("train", recipe(tmp_path), *settings, "updates=1", "--resume")
     assert "the run has made 2 updates already, and updates = 1\n" in again.err
     other = rethink("train", recipe(tmp_path), *settings, "training.lr=0.5", "--resume")
     assert_one_message(other, "training.lr was 1e-06, now 0.5")
     onto = rethink("eval", model, "--on", "countdown", "--out", "run", *PLAIN, "evaluation.problems.limit=2")
-    assert_one_message(onto, "run already holds an evaluation or a run")
+    assert_one_message(onto, "run already holds a run or an evaluation")
 
 
 def test_training_in_bfloat16_is_refused(rethink: Rethink, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def without_settings(name: str) -> Callable[[RunFolder], None]:
     return change
 
 
-HELD = "already holds a run; resume it with --resume, or choose another folder"
+HELD = "already holds a run or an evaluation; resume it with --resume, or choose another folder"
 OCCUPIED: dict[str, tuple[Callable[[RunFolder], object], str]] = {
     "a checkpoint": (lambda folder: write_checkpoint(folder, "000004"), HELD),
     "a damaged checkpoint": (lambda folder: write_checkpoint(folder, "000004", "{"), HELD),
@@ -109,6 +109,10 @@ OCCUPIED: dict[str, tuple[Callable[[RunFolder], object], str]] = {
     "only samples": (
         without_settings("samples.jsonl"),
         "holds samples.jsonl, but no config.toml; choose another folder",
+    ),
+    "a file named as the hashes of problems": (
+        lambda folder: (add_file("problems.json")(folder), without_settings("problems.json")(folder)),
+        "holds problems.json, but no config.toml; choose another folder",
     ),
 }
 

@@ -127,10 +127,8 @@ def evaluate(
         raise UserError("--resume needs the folder of the evaluation: --out DIR")
     if drafts is None:
         _refuse_draft_columns(columns)
-    if out is not None and not resume and any((out / name).exists() for name in ("config.toml", ANSWERS_FILE)):
-        raise UserError(
-            f"{out} already holds an evaluation or a run; resume it with --resume, or choose another --out DIR"
-        )
+    if out is not None and not resume:
+        RunFolder(out).check_unused()
     resolved = resolve(model, on, settings, recipe, drafts)
     problems, given = _load_problems(resolved, on, drafts, columns)
     problems = read_after(problems, resolved.model.thinking)
@@ -268,8 +266,8 @@ def open_policy(recipe: Recipe) -> Policy:
     if not endpoint.url:
         from rethink.build import local_policy, open_model
 
-        model = open_model(recipe.model, recipe.seed)
-        return local_policy(recipe, model, recipe.evaluation.sampling).take_weights()
+        policy = local_policy(recipe, open_model(recipe.model, recipe.seed), recipe.evaluation.sampling)
+        return policy.take_weights()
     from rethink.policies.endpoint.policy import EndpointPolicy
 
     sampling, overlong = recipe.evaluation.sampling, recipe.sampler.overlong_prompts

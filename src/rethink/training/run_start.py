@@ -45,9 +45,7 @@ def check_can_begin(folder: RunFolder) -> None:
     check_writable_folder(folder.path)
     file = folder.path / "config.toml"
     if not file.exists():
-        found = [*(f.name for f in (folder.metrics, folder.samples) if f.exists()), *folder.results()]
-        if found:
-            raise UserError(f"{folder.path} holds {found[0]}, but no config.toml; choose another folder with out=DIR")
+        folder.check_nothing_lost()
         return
     try:
         add_new_defaults(file.read_text(encoding="utf-8"))
