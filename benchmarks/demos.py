@@ -108,9 +108,9 @@ def read_rows(file: Path = RESULTS) -> list[Row]:
 
 def demo_table(rows: Sequence[Row]) -> str:
     """Return a line per recipe, the fastest first."""
-    lines = [["recipe", "minutes"]]
+    lines = [["recipe", "minutes", "cores"]]
     for row in sorted(rows, key=lambda row: row.seconds):
-        lines.append([f"`{row.recipe}`", f"{row.seconds / 60:.1f}"])
+        lines.append([f"`{row.recipe}`", f"{row.seconds / 60:.1f}", str(row.threads)])
     return markdown(lines)
 
 

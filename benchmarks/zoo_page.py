@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import demos
 import zoo_strategies
 from rethink.jsonl import write_text
 from zoo import SEEDS, SHORT
@@ -67,7 +68,10 @@ WITH_NEW_SEEDS: Mapping[str, Callable[[Runs], str]] = {
 }
 """By name, the tables that also show runs with new seeds."""
 
-FROM_FILES: Mapping[str, Callable[[], str]] = {"strategies": lambda: strategy_table(zoo_strategies.read_rows())}
+FROM_FILES: Mapping[str, Callable[[], str]] = {
+    "strategies": lambda: strategy_table(zoo_strategies.read_rows()),
+    "demos": lambda: demos.demo_table(demos.read_rows()),
+}
 """By name, the tables from other result files."""
 
 TABLE = re.compile(r"<!-- table: (?P<name>[^>]+) -->\n.*?<!-- end -->", re.DOTALL)

@@ -53,4 +53,4 @@ def test_each_recipe_runs_once_and_rows_are_kept(tmp_path: Path, monkeypatch: py
 
 def test_the_table_is_sorted() -> None:
     rows = [Row("demo-pag", 150.0, 2, "a processor"), Row("demo-score", 90.0, 2, "a processor")]
-    assert demo_table(rows).split("\n")[2:] == ["| `demo-score` | 1.5 |", "| `demo-pag` | 2.5 |", ""]
+    assert demo_table(rows).split("\n")[2:] == ["| `demo-score` | 1.5 | 2 |", "| `demo-pag` | 2.5 | 2 |", ""]
