@@ -67,3 +67,10 @@ def keep_freed_memory() -> None:
             mallopt = ctypes.CDLL("libc.so.6").mallopt
             for option, value in ((-1, 2**31 - 1), (-3, 2**30), (-2, 2**26)):  # trim threshold, mmap threshold, top pad
                 mallopt(option, value)
+
+
+def return_freed_memory() -> None:
+    """Return the free pages of this process to the system, also those that `keep_freed_memory` has kept so far."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from rethink.models.device import cache_bytes
+from rethink.models.device import cache_bytes, return_freed_memory
 from rethink.models.forward import PlainWeights, Weights
 from rethink.models.language_model import LanguageModel
 from rethink.policies.local.decode import Decoder, max_replies_that_fit
@@ -96,6 +96,7 @@ class LocalPolicy(TokenPolicy):
         if self.model.fused:
             self._weights = None
             self._taken = self.model.weights(self.dtype, layers="taken")
+            return_freed_memory()
         return self
 
     @contextmanager
