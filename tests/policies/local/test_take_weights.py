@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 
+from rethink.models.forward import packed
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.models.lora import add_adapter
@@ -35,6 +36,16 @@ def test_replies_are_the_same_and_layers_are_held_once(qwen: LanguageModel, dtyp
     samples = [s for group in expected for s in group]
     for sample, log_probs in zip(samples, policy.score(samples), strict=True):
         assert log_probs == pytest.approx(sample.log_probs, abs=1e-2 if dtype == torch.bfloat16 else 1e-5)
+
+
+def test_packed_matrices_give_the_same_replies(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against wrong products where matrices are large enough to be packed, and against plain copies beside them."""
+    monkeypatch.setattr(packed, "MIN_NUMBERS", 1)
+    expected = LocalPolicy(copy.deepcopy(qwen), SAMPLED).sample(PROMPTS, 9)
+    policy = LocalPolicy(qwen, SAMPLED).take_weights()
+    layers = policy._current_weights().layers  # type: ignore[attr-defined]
+    assert all(getattr(layer, name).is_mkldnn for layer in layers for name in ("qkv", "out", "gate_up", "down"))
+    assert_same_groups(policy.sample(PROMPTS, 9), expected)
 
 
 def test_adapters_are_merged(qwen: LanguageModel) -> None:

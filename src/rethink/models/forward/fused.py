@@ -24,6 +24,7 @@ from rethink.models.forward.gradient_checkpointing import checkpointed
 from rethink.models.forward.head import changes_logits
 from rethink.models.forward.lowrank import LowRank, base_layer, concat_adapters, merged_weight
 from rethink.models.forward.ops import add_product, apply_rope, normalize, product, swiglu
+from rethink.models.forward.packed import pack
 from rethink.models.forward.weights import Head
 
 Layers = Literal["kept", "on demand", "taken"]
@@ -119,16 +120,18 @@ class FusedWeights:
         weight, bias = leaves.get(output.weight), leaves.get(getattr(output, "bias", None))
         head = Head(weight, bias, dtype=head_dtype)
         self.head = head if trainable else head.converted()  # once, not at every step of the sampler
-        self.windows = [sliding_window(base.config, i) for i in range(len(base.layers))]
+        self.windows = list(map(partial(sliding_window, base.config), range(len(base.layers))))
         self.layers: Sequence[Layer] = _LayersOnDemand(base.layers, dtype)
         if layers != "on demand":
             self.layers = kept = []
             for part in base.layers:
                 with torch.set_grad_enabled(trainable):
                     layer = _layer(part, dtype, merge=not trainable)
-                kept.append(Layer(*map(leaves.get, layer)))
                 if layers == "taken":
+                    kept.append(_packed(layer))  # not through `leaves`, which would hold the plain matrices, too
                     _empty(part)
+                else:
+                    kept.append(Layer(*map(leaves.get, layer)))
         for p in trained_tower(module) if trainable else ():
             leaves.by_source[p] = p  # the module runs it: nothing is rearranged
         self.leaves = [leaf for leaf in leaves.by_source.values() if leaf.requires_grad]
@@ -198,6 +201,12 @@ class _LayersOnDemand(Sequence[Layer]):
     @torch.no_grad()
     def __getitem__(self, i: Any) -> Any:
         return _layer(self.parts[i], self.dtype, merge=True)
+
+
+def _packed(layer: Layer) -> Layer:
+    """Return a merged layer without gradients, with its matrices in the form that makes products fast here."""
+    qkv, out, gate_up, down = map(pack, (layer.qkv, layer.out, layer.gate_up, layer.down))
+    return layer._replace(qkv=qkv, out=out, gate_up=gate_up, down=down)
 
 
 def _empty(part: torch.nn.Module) -> None:
