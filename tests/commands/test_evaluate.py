@@ -182,7 +182,7 @@ def test_nothing_is_overwritten_or_mixed(rethink: Rethink, tmp_path: Path, unint
     """Guards against a folder that loses its answers; each refusal names its remedy, before a model is loaded."""
     before = everything(uninterrupted)
     again = rethink("eval", "no-such-model", "--on", "countdown", "--out", uninterrupted)
-    assert_one_message(again, "--resume", "another --out DIR")
+    assert_one_message(again, "--resume", "choose another folder")
     changed = rethink(*SMALL, "--out", uninterrupted, "--resume", "seed=5", "evaluation.n=4")
     assert_one_message(changed, "evaluation.n was 3, now 4; seed was 0, now 5")
     fewer = [*WITHOUT_N, "evaluation.problems.limit=2", "--out", "one"]
