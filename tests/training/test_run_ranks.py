@@ -166,7 +166,10 @@ def test_wrong_starts_are_refused_once(case: str, settings: list[str], tmp_path:
 def test_nothing_is_overwritten(env: dict[str, str] | None, settings: list[str], begun: Path) -> None:
     """Guards against a run lost to a mistake, and --max-restarts that turns a refused start into a resume."""
     before = file_contents(begun)
-    assert_refused(train_on_ranks(2, settings, begun, "updates=4", env=env), "holds a run or an evaluation; resume it with --resume")
+    assert_refused(
+        train_on_ranks(2, settings, begun, "updates=4", env=env),
+        "holds a run or an evaluation; resume it with --resume",
+    )
     assert file_contents(begun) == before
 
 
