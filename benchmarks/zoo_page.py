@@ -40,6 +40,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "results.md"
 
 TRIES = ("fresh second try", "reflect", "self-refine", "merge:3", "vote:3", "vote:4", "refine:4")
 
+DIFFERENCES = ("solve", "fix", "damage", "reflect", "self-refine", "merge:3", "refine:4")
+
 TABLES: Mapping[str, Callable[[Runs], str]] = {
     "all methods": main_table,
     "pass@4": lambda runs: rate_table(runs, MAIN, "sampled", PAPER, ACCURACY),
@@ -47,6 +49,7 @@ TABLES: Mapping[str, Callable[[Runs], str]] = {
     "chain": lambda runs: rate_table(runs, MAIN, "sampled", T1, CHAIN),
     "pass@4, temperature 1": lambda runs: rate_table(runs, MAIN, "sampled", T1, ACCURACY),
     "differences": lambda runs: difference_table(runs, MAIN, SHORT, T1, ACCURACY),
+    "differences, sampled tokens": lambda runs: difference_table(runs, MAIN, "sampled", T1, DIFFERENCES),
     "differences, trained tokens": lambda runs: difference_table(runs, MAIN, "trained", T1, ACCURACY),
     "gap": lambda runs: gap_table(runs, MAIN, "sampled"),
     "solve updates": lambda runs: solve_update_table(runs, T1),
@@ -62,6 +65,10 @@ WITH_NEW_SEEDS: Mapping[str, Callable[[Runs], str]] = {
     "refined over training": lambda runs: over_training(runs, T1, "refined"),
     "fix over training": lambda runs: over_training(runs, T1, "fix"),
     "damage over training": lambda runs: over_training(runs, T1, "damage"),
+    "fresh fix over training": lambda runs: over_training(runs, T1, "fresh fix"),
+    "fresh damage over training": lambda runs: over_training(runs, T1, "fresh damage"),
+    "solve pass@4 over training": lambda runs: over_training(runs, T1, "solve pass@4"),
+    "refined pass@4 over training": lambda runs: over_training(runs, T1, "refined pass@4"),
     "entropy over training": lambda runs: over_training(runs, T1, "entropy"),
     "fresh": fresh_table,
     "repeated": repeated_table,
