@@ -14,8 +14,8 @@ The study has four stages:
   as the budget, which is what GRPO needs for 160 updates. A run ends when both are reached and 160 updates are made, or
   after 320 updates.
 - `ablations`: with the seeds 0, 1 and 2, 160 updates, and the learning rate of their method.
-- `longer`: methods are trained for 320 updates with the seeds 5, 6 and 7, which also shows whether differences that were
-  found with the other seeds are found again.
+- `longer`: methods, objectives and an ablation are trained for 320 updates with the seeds 5, 6 and 7, which also shows
+  whether differences that were found with the other seeds are found again.
 
 Everything is kept in OUT; a stopped study continues where it was. One thread per run: results do not depend on `--workers`.
 `--limit` makes everything smaller, for a trial. `benchmarks/zoo_evaluate.py` evaluates the weights; `zoo_table.py` and
@@ -81,7 +81,7 @@ THREE_SEEDS = (0, 1, 2)
 """The seeds of ablations."""
 
 NEW_SEEDS = (5, 6, 7)
-"""The seeds of methods that are trained for as long as the last mark."""
+"""The seeds of runs that are trained until the last mark."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def plan(out: Path, names: Sequence[str], seeds: Sequence[int], stages: Sequence
         yield [Job(name, seed) for seed in few for name in names if ARMS[name].of]
     new = [seed for seed in NEW_SEEDS if seed in seeds]
     for some in parts if "longer" in stages else ():
-        methods = [name for name in some if ARMS[name].is_method and not ARMS[name].of]
+        methods = [name for name in some if ARMS[name].is_long or not ARMS[name].of]
         yield [Job(name, seed, goes_on=True) for seed in new for name in methods]
 
 

@@ -37,7 +37,9 @@ class Arm:
     - `cold`: the recipe of a cold start on its data, at the recipe's learning rate.
     - `is_method`: whether it is a method, not an objective.
     - `judged`: the strategy whose answers choose the learning rate, besides first answers.
+    - `trained`: the strategy whose answers it trains, if it is another.
     - `rate`: the learning rate of an ablation, if it is not that of `of`.
+    - `is_long`: whether an ablation is trained with the new seeds, until the last mark.
     """
 
     title: str
@@ -49,10 +51,13 @@ class Arm:
     cold: str = ""
     is_method: bool = True
     judged: str = "refine"
+    trained: str = ""
     rate: float = 0.0
+    is_long: bool = False
 
 
 GOLD_VERDICTS = ('method.if_right="right again"', 'method.if_wrong="wrong again"')
+FIXED_TEACHER = ("training.reference_every=0", "training.reference_mixup=1.0")
 CENTERED = ('method.solve.advantage="center"', "method.solve.pass_k=0")
 JUDGED = {
     "pag": "self-refine",
@@ -61,6 +66,8 @@ JUDGED = {
     "learn-to-merge": "merge:3",
 }
 """The strategies of methods that train another kind of final answer than refinements."""
+AFTER_A_CHECK = ("rltf", "erl")
+"""Methods that train second tries after a check. Their rates were chosen by plain refinements, before that was seen."""
 
 OBJECTIVES = ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo", "rloo")
 ARMS: dict[str, Arm] = {
@@ -80,7 +87,8 @@ for _name, _title in (
     ("self-distillation", "self-distillation"),
     ("learn-to-merge", "learning to merge"),
 ):
-    ARMS[_name] = Arm(_title, f"demo-{_name}", judged=JUDGED.get(_name, "refine"))
+    _trained = "reflect" if _name in AFTER_A_CHECK else ""
+    ARMS[_name] = Arm(_title, f"demo-{_name}", judged=JUDGED.get(_name, "refine"), trained=_trained)
 ARMS["ton"] = Arm("TON", "demo-ton", data="demo-ton-data", cold="demo-ton-start")
 ARMS["gsr"] = Arm("GSR", "demo-gsr", data="demo-gsr-data", teacher="grpo", judged="merge:3")
 ARMS["supercorrect"] = Arm("SuperCorrect", "demo-supercorrect", data="demo-supercorrect-data", teacher="grpo")
@@ -95,6 +103,7 @@ for _name, _title, _of, _settings in (
     ("right-drafts", "ThinkTwice, right drafts first", "think-twice", ("method.pick=right_first",)),
     ("score-one-stage", "SCoRe without the first stage", "score", ("method.n_first_stage=0",)),
     ("score-no-bonus", "SCoRe without the bonus", "score", ("method.alpha=0",)),
+    ("score-alone", "SCoRe without both", "score", ("method.n_first_stage=0", "method.alpha=0")),
     ("pag-revise-all", "PAG, revising everything", "pag", ("method.revise_all=true",)),
     ("vl-rethinker-no-replay", "VL-Rethinker without replay", "vl-rethinker", ("method.replay.updates=0",)),
     ("vl-rethinker-no-forcing", "VL-Rethinker without forcing", "vl-rethinker", ("method.rethink.share=0",)),
@@ -104,6 +113,7 @@ for _name, _title, _of, _settings in (
     ("rltf-alone", "RLTF without imitation", "rltf", ("method.imitation_coef=0",)),
     ("merge-centered", "learning to merge, no pass@k", "learn-to-merge", CENTERED),
     ("self-distillation-mixed", "self-distillation with GRPO", "self-distillation", ("method.lam=0.9",)),
+    ("self-distillation-fixed", "self-distillation, fixed teacher", "self-distillation", FIXED_TEACHER),
     ("ton-no-dropout", "TON without dropout", "ton", ("method.dropout=0",)),
     ("gsr-direct", "GSR, direct answers only", "gsr", ("method.lam=1",)),
     ("gsr-no-teacher", "GSR without a teacher", "gsr", ()),
@@ -111,6 +121,7 @@ for _name, _title, _of, _settings in (
     _of_arm = ARMS[_of]
     ARMS[_name] = replace(_of_arm, title=_title, settings=(*_of_arm.settings, *_settings), of=_of)
 ARMS["gsr-no-teacher"] = replace(ARMS["gsr-no-teacher"], teacher="start")
+ARMS["self-distillation-fixed"] = replace(ARMS["self-distillation-fixed"], is_long=True)
 for _name in ("grpo", "rloo"):  # The other objectives have this rate.
     _of_arm = ARMS[f"objective-{_name}"]
     ARMS[f"objective-{_name}-slow"] = replace(

@@ -7,7 +7,7 @@ once, at temperature 1, and with the sampling of the ThinkTwice paper (drafts at
 greedy refinements). Where a budget of tokens is spent, and after 160 updates, it also refines up to four times, tries again
 after a check of a wrong answer (`reflect`), checks and corrects its answers (`self-refine`), and merges and votes over
 three drafts, at temperature 1. Marks with the same weights are evaluated once, and ablations after 160 updates only. Runs
-with new seeds are evaluated at temperature 1, and refine up to four times after 320 updates.
+with new seeds refine up to four times after 320 updates only.
 
 Existing results are kept, so a stopped evaluation continues where it was. `benchmarks/zoo_table.py` and
 `benchmarks/zoo_picture.py` show the results.
@@ -148,12 +148,12 @@ def data_card(task: Task) -> Path:
 
 def wanted(task: Task, marks: Sequence[str]) -> Mapping[str, str]:
     """Return the samplings that a model is evaluated with, and the strategies of each. Ablations are compared once; runs
-    with new seeds are compared at temperature 1, and refined again after the last mark only."""
+    with new seeds refine again and again after the last mark only."""
     is_full = not {*marks}.isdisjoint(FULL_MARKS)
+    if task.folder and task.seed in NEW_SEEDS:
+        return {T1: f"{FIRST_STRATEGY},{CHAIN}" if str(MARKS[-1]) in marks else FIRST_STRATEGY, PAPER: FIRST_STRATEGY}
     if task.arm in ARMS and ARMS[task.arm].of and str(SHORT) not in marks:
         return {}
-    if task.folder and task.seed in NEW_SEEDS:
-        return {T1: f"{FIRST_STRATEGY},{CHAIN}" if str(MARKS[-1]) in marks else FIRST_STRATEGY}
     return {T1: f"{FIRST_STRATEGY},{MORE}" if is_full else FIRST_STRATEGY, PAPER: FIRST_STRATEGY}
 
 

@@ -69,6 +69,8 @@ WITH_NEW_SEEDS: Mapping[str, Callable[[Runs], str]] = {
     "fresh damage over training": lambda runs: over_training(runs, T1, "fresh damage"),
     "solve pass@4 over training": lambda runs: over_training(runs, T1, "solve pass@4"),
     "refined pass@4 over training": lambda runs: over_training(runs, T1, "refined pass@4"),
+    "solve pass@4 over training, paper": lambda runs: over_training(runs, PAPER, "solve pass@4"),
+    "refined pass@4 over training, paper": lambda runs: over_training(runs, PAPER, "refined pass@4"),
     "entropy over training": lambda runs: over_training(runs, T1, "entropy"),
     "fresh": fresh_table,
     "repeated": repeated_table,

@@ -45,7 +45,7 @@ from zoo_results import T1
 from zoo_table import markdown, title
 
 RESULTS = Path(__file__).parent / "results" / "zoo_strategies.csv"
-MODELS = ("start", "grpo", "think-twice", "score", "pag")
+MODELS = ("start", "grpo", "think-twice", "score", "pag", "learn-to-merge")
 MARK = "sampled"
 STRATEGIES = parse_all(
     "solve,refine,refine:3,merge:2,merge:3,merge:3+refine,rsa:4,2,2,vote:5+refine,solve:5+refine+vote,self-refine,reflect,"

@@ -28,6 +28,8 @@ from zoo_results import BASELINE, PAPER, RESULTS, T1, Mark, Run, Runs, read_runs
 MAIN = [name for name, arm in ARMS.items() if not arm.of]
 BUDGETS = ("sampled", "trained")
 ABLATIONS = [name for name, arm in ARMS.items() if arm.of]
+LONG = [*MAIN, *(name for name in ABLATIONS if ARMS[name].is_long)]
+"""The arms that are trained until the last mark."""
 
 ACCURACY = ("solve", "refined", "solve pass@4", "refined pass@4")
 TRANSITIONS = ("fix", "fresh fix", "damage", "fresh damage")
@@ -203,8 +205,8 @@ def main_cells(runs: Sequence[Run], mark: Mark, minus: Sequence[str]) -> list[st
 
     updates = sorted({run.marks.get("sampled", 0) for run in runs})
     spent = str(updates[0]) if len(updates) == 1 else f"{updates[0]}-{updates[-1]}"
-    judged = ARMS[runs[0].arm].judged if runs[0].arm in ARMS else "refine"
-    trained = "-" if judged == "refine" else f"{rate(judged)} ({HEADINGS[judged]})"
+    strategy = as_trained(runs[0].arm)
+    trained = "-" if strategy == "refine" else f"{rate(strategy)} ({HEADINGS[strategy]})"
     tokens = [over_seeds([*values(runs, mark, T1, measure).values()]) for measure in ("tokens", "refined tokens")]
     lengths = " + ".join("-" if not mean.n else f"{mean.value:.0f}" for mean in tokens)
     return [spent, lengths, rate("solve"), rate("refined"), *minus, *map(rate, TRANSITIONS), trained]
@@ -222,6 +224,11 @@ def difference_table(runs: Runs, arms: Sequence[str], mark: Mark, sampling: str,
     return markdown(lines)
 
 
+def as_trained(arm: str) -> str:
+    """Return the strategy whose answers an arm trains."""
+    return "refine" if arm == "start" else ARMS[arm].trained or ARMS[arm].judged
+
+
 def ablation_table(runs: Runs, mark: Mark) -> str:
     """Return each ablation minus its method, paired by seed, not corrected. "as trained" is as in the main table."""
     lines = [["minus the whole method", "runs", *ACCURACY[:2], "fix", "damage", "as trained"]]
@@ -229,9 +236,9 @@ def ablation_table(runs: Runs, mark: Mark) -> str:
         sides = (arm, mark), (ARMS[arm].of, mark)
         gaps = [gap_over_seeds(runs, *sides, T1, measure) for measure in (*ACCURACY[:2], "fix", "damage")]
         if gaps[0].n > 1:
-            judged = ARMS[arm].judged
-            trained = f"{gap_over_seeds(runs, *sides, T1, judged).percent('+')} ({HEADINGS.get(judged)})"
-            cells = [*(shown(gap, "+") for gap in gaps), "-" if judged == "refine" else trained]
+            strategy = as_trained(arm)
+            trained = f"{gap_over_seeds(runs, *sides, T1, strategy).percent('+')} ({HEADINGS.get(strategy)})"
+            cells = [*(shown(gap, "+") for gap in gaps), "-" if strategy == "refine" else trained]
             lines.append([title(arm), str(gaps[0].n), *cells])
     return markdown(lines)
 
@@ -315,7 +322,7 @@ def solve_updates(runs: Runs, arm: str, updates: int) -> int:
 def over_training(runs: Runs, sampling: str, measure: str) -> str:
     """Return a measure after each number of updates, of the runs that were trained longest."""
     lines = [[HEADINGS.get(measure, measure), "seeds", *map(str, (0, *MARKS))]]
-    for arm in MAIN:
+    for arm in LONG:
         seeds = [run.seed for run in trained_longest(runs.get(arm, {}).values(), MARKS)]
         cells = [f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else str(*seeds)]
         for updates in (0, *MARKS):

@@ -79,6 +79,16 @@ def test_teachers_come_first_and_ablations_last(tmp_path: Path) -> None:
     assert not {*SEEDS} & {*NEW_SEEDS}
 
 
+def test_objectives_and_long_ablations_are_trained_for_longer(tmp_path: Path) -> None:
+    """Guards against tables over training that lack them."""
+    names = ["objective-sapo", "shuffled", "self-distillation-fixed"]
+    lists = [*plan(tmp_path, names, [5, 6, 7], ["longer"])]
+    assert [job.name for jobs in lists for job in jobs] == [
+        f"{name}-{seed}" for seed in NEW_SEEDS for name in names if name != "shuffled"
+    ]
+    assert all(job.goes_on for jobs in lists for job in jobs)
+
+
 @pytest.mark.parametrize("best", RATES)
 def test_another_rate_is_tried_where_the_last_one_was_best(tmp_path: Path, best: float) -> None:
     """Guards against a grid that ends where an arm is best."""

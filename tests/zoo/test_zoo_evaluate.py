@@ -143,10 +143,11 @@ def test_a_run_from_prepared_data_alone(out: Path, marks: tuple[str, ...], updat
         ("start-5", ["start"], {T1: f"{FIRST_STRATEGY},{MORE}", PAPER: FIRST_STRATEGY}),
         ("grpo-0", ["160", "sampled"], {T1: f"{FIRST_STRATEGY},{MORE}", PAPER: FIRST_STRATEGY}),
         ("grpo-0", ["40"], {T1: FIRST_STRATEGY, PAPER: FIRST_STRATEGY}),
-        ("grpo-5", ["160", "sampled"], {T1: FIRST_STRATEGY}),
-        ("grpo-5", ["320"], {T1: f"{FIRST_STRATEGY},refine:2,refine:3,refine:4"}),
+        ("grpo-5", ["160", "sampled"], {T1: FIRST_STRATEGY, PAPER: FIRST_STRATEGY}),
+        ("grpo-5", ["320"], {T1: f"{FIRST_STRATEGY},refine:2,refine:3,refine:4", PAPER: FIRST_STRATEGY}),
         ("shuffled-0", ["160"], {T1: f"{FIRST_STRATEGY},{MORE}", PAPER: FIRST_STRATEGY}),
         ("shuffled-0", ["40"], {}),
+        ("shuffled-5", ["40"], {T1: FIRST_STRATEGY, PAPER: FIRST_STRATEGY}),
     ],
 )
 def test_what_a_model_is_asked(run: str, marks: list[str], strategies: dict[str, str]) -> None:

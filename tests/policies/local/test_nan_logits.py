@@ -15,6 +15,7 @@ from rethink.models.language_model import LanguageModel
 from rethink.policies.cancel import NaNLogitsError
 from rethink.policies.local import LocalPolicy
 from rethink.policies.local.decode import Decoder
+from rethink.policies.local.engine import EngineCall
 from rethink.policies.local.live_policy import open_live_policy
 from rethink.policies.local.plain_decode import PlainDecoder
 from rethink.policies.local.prefill import Prefiller
@@ -113,6 +114,18 @@ def test_a_server_refuses_only_the_request_with_nan(qwen: LanguageModel) -> None
     assert sorted(live.engine.decoder._free) == list(range(live.shape.n_rows))
     assert isinstance(live.engine.decoder.prefiller.prefixes, PrefixCache)
     live.close()
+
+
+def test_what_has_happened_before_an_error_is_reported() -> None:
+    """Regression: a thread that woke up late got the error, but not the tokens that were sampled before it."""
+    call = EngineCall(n_replies=1)
+    call.put((0, 0, 5))
+    call.put((0, 0, 7))
+    call.put(NaNLogitsError())
+    items = call.items()
+    assert [next(items), next(items)] == [(0, 0, 5), (0, 0, 7)]
+    with pytest.raises(NaNLogitsError):
+        next(items)
 
 
 @pytest.mark.parametrize(("n_bad", "place", "n_good"), [(50, 40, 37), (30, 20, 17)])

@@ -39,13 +39,18 @@ class EngineCall:
         n_replies = self.n_replies
         while n_replies:
             found: list[Item] = []
-            while not found or not self._items.empty():
+            error: BaseException | None = None
+            while error is None and (not found or not self._items.empty()):
                 item = self._items.get()
                 if isinstance(item, BaseException):
-                    raise item
-                n_replies -= isinstance(item[2], Generation)
-                found.append(item)
-            yield found
+                    error = item
+                else:
+                    n_replies -= isinstance(item[2], Generation)
+                    found.append(item)
+            if found:
+                yield found  # what has happened before an error is yielded before it, too
+            if error is not None:
+                raise error
 
 
 class Engine:
