@@ -83,10 +83,22 @@ def test_the_names_of_models_are_strategies() -> None:
         ({"messages": []}, 400, "messages", "at least one"),
         ({"messages": [{"role": "assistant", "content": "a"}]}, 400, "messages", "must be the user's"),
         ({"messages": [{"role": "user", "content": " "}]}, 400, "messages", "hold a question"),
-        ({"messages": [{"role": "tool", "content": "a"}]}, 400, "messages[0].role", "system, developer, user"),
+        ({"messages": [{"role": "robot", "content": "a"}]}, 400, "messages[0].role", "system, developer, user"),
+        (
+            {"messages": [{"role": "tool", "content": "4", "tool_call_id": "c"}, *ASK["messages"]]},
+            400,
+            "messages[0].role",
+            "write what the tools returned into a user message",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}, *ASK["messages"]]},
+            400,
+            "messages[0]",
+            "'tool_calls' is not supported: this server shows calls of tools to no model: leave out",
+        ),
         ({"messages": [{"role": "user", "content": None}]}, 400, "messages[0].content", "must be a string"),
         ({"messages": [{"role": "user", "content": "a\ud800"}]}, 400, "messages[0].content", "surrogate"),
-        ({"messages": [{"role": "user", "content": "a", "name": "b"}]}, 400, "messages[0]", "'name' is not supported"),
+        ({"messages": [{"role": "user", "content": "a", "nmae": "b"}]}, 400, "messages[0]", "'nmae' is not supported"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
             400,
@@ -131,6 +143,7 @@ def test_the_names_of_models_are_strategies() -> None:
         ({"logit_bias": {"5": 1}}, 400, "logit_bias", "not supported"),
         ({"frequency_penalty": 0.5}, 400, "frequency_penalty", "not supported"),
         ({"temprature": 1}, 400, "temprature", "unknown parameter"),
+        ({"verbosity": "low"}, 400, "verbosity", "unknown parameter"),
     ],
 )
 def test_what_cannot_be_done_is_refused(fields: dict[str, Any], status: int, parameter: str, words: str) -> None:
@@ -145,6 +158,22 @@ def test_what_cannot_be_done_is_refused(fields: dict[str, Any], status: int, par
             assert words in error["message"]
             assert error["type"] == "invalid_request_error"
         assert server.opened == []
+
+    run(work)
+
+
+def test_names_of_speakers_are_not_shown() -> None:
+    """Guards against requests that are refused because their messages say who speaks, and names that the model sees."""
+
+    async def work() -> None:
+        server = FakeServer()
+        greeting = {"role": "system", "content": "Be brief.", "name": "house"}
+        [question] = ASK["messages"]
+        named = [greeting, {**question, "name": "bob"}]
+        plain = [{**greeting, "name": None}, question]
+        answers = [(await server.ask(messages=turns, seed=5)).json() for turns in (named, plain)]
+        assert answers[0]["choices"] == answers[1]["choices"]
+        assert answers[0]["usage"] == answers[1]["usage"]
 
     run(work)
 

@@ -50,8 +50,16 @@ USED = SAMPLING_FIELDS | {"model", "messages", "n", "stop", "seed", "stream", "s
 
 ROLES: Mapping[str, ChatRole] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
-OF_MESSAGES = {"role", "content", "reasoning_content", "reasoning", "refusal", "annotations"}
-"""Fields that messages may have; the last four come from replies that are sent back, and are not shown to the model."""
+OF_MESSAGES = {"role", "content", "name", "reasoning_content", "reasoning", "refusal", "annotations"}
+"""Fields that messages may have. The model sees role and content; the last four come from replies that are sent back."""
+
+OF_TOOLS = {"tool", "function", "tool_calls", "tool_call_id", "function_call"}
+"""Roles and fields of messages about calls of functions."""
+
+WITHOUT_TOOLS = (
+    "this server shows calls of tools to no model: leave out messages with tool_calls and those of the role tool, and "
+    "write what the tools returned into a user message"
+)
 
 MIN_TEMPERATURE = 1e-3
 """A lower temperature means 0."""
@@ -169,11 +177,16 @@ def _message(given: Any, where: str) -> Message:
     if not isinstance(given, dict):
         raise ApiError(400, f"{where} must be an object with role and content", where)
     role = given.get("role")
+    if isinstance(role, str) and role in OF_TOOLS:
+        message = f"{where}.role: {role!r} is not supported: {WITHOUT_TOOLS}"
+        raise ApiError(400, message, f"{where}.role", code="unsupported_parameter")
     if not isinstance(role, str) or role not in ROLES:
         raise ApiError(400, f"{where}.role must be one of {', '.join(ROLES)}", f"{where}.role")
     for name, value in given.items():
         if name not in OF_MESSAGES and value not in (None, []):
-            raise ApiError(400, f"{where}: {name[:60]!r} is not supported", where, code="unsupported_parameter")
+            instead = f": {WITHOUT_TOOLS}" if name in OF_TOOLS else ""
+            message = f"{where}: {name[:60]!r} is not supported{instead}"
+            raise ApiError(400, message, where, code="unsupported_parameter")
     text, images = _content(given.get("content"), f"{where}.content")
     return Message(ROLES[role], text, images)
 
