@@ -66,6 +66,43 @@ def test_new_lines_and_new_runs_change_the_answers(server: PageServer, tmp_path:
     assert document(server, "/api/replies?run=1")["n_records"] == 45
 
 
+def test_a_folder_is_served_before_its_first_record(tmp_path: Path) -> None:
+    """Guards against a page that cannot be opened before the run has begun, and one that does not fill later; a path that
+    is not there is still a mistake."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    viewer = Viewer([tmp_path / "first", tmp_path / "second"])
+    assert viewer.waiting == [tmp_path / "first", tmp_path / "second"]
+    assert runs_of(viewer) == []
+    training_folder(tmp_path / "second")
+    assert viewer.answer("/api/stamp") != Viewer([tmp_path / "first"]).answer("/api/stamp")
+    training_folder(tmp_path / "first" / "run")
+    assert [(run["name"], run["n_updates"]) for run in runs_of(viewer)] == [("second", 6), ("first/run", 6)]
+    with pytest.raises(UserError, match="third is not a folder"):
+        Viewer([tmp_path / "first", tmp_path / "third"])
+
+
+def test_a_folder_that_vanishes_leaves_the_others(tmp_path: Path) -> None:
+    """Guards against a page that stops because one of its folders was moved away."""
+    training_folder(tmp_path / "one")
+    training_folder(tmp_path / "two")
+    viewer = Viewer([tmp_path / "one", tmp_path / "two"])
+    assert viewer.waiting == []
+    (tmp_path / "one").rename(tmp_path / "elsewhere")
+    gone, two = runs_of(viewer)
+    assert (gone["name"], gone["suites"], two["name"], two["n_updates"]) == ("one", {}, "two", 6)
+    (tmp_path / "elsewhere").rename(tmp_path / "one")
+    assert [run["n_updates"] for run in runs_of(viewer)] == [6, 6]
+
+
+def runs_of(viewer: Viewer) -> list[Record]:
+    """Return the runs of a page that has just asked whether there is something new."""
+    assert viewer.answer("/api/stamp") is not None
+    found = viewer.answer("/api/document")
+    assert found is not None
+    return list(json.loads(gzip.decompress(found[1]))["runs"])
+
+
 def test_a_line_under_way_is_not_read(server: PageServer, tmp_path: Path) -> None:
     """Guards against an error while the run writes a line."""
     file = tmp_path / "runs" / "one" / "metrics.jsonl"

@@ -70,20 +70,31 @@ def find_sources(folders: Sequence[Path]) -> list[Source]:
     """
     found: dict[Path, Source] = {}
     for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"{folder} is not a folder; name the folder of a run or an evaluation")
-        try:
-            inside = list(_search(folder, DEPTH))
-        except OSError as err:
-            raise UserError(f"cannot look for runs in {err.filename}: {err.strerror}; name their folders") from err
+        inside = sources_in(folder, is_alone=len(folders) == 1)
         if not inside:
             raise UserError(f"{folder} holds no run (metrics.jsonl) and no evaluation ({ANSWERS_FILE})")
-        for path in inside:
-            name = path.resolve().name if path == folder else str(path.relative_to(folder))
-            if len(folders) > 1 and path != folder:
-                name = f"{folder.resolve().name}/{name}"
-            found.setdefault(path.resolve(), Source(path, name))
+        for source in inside:
+            found.setdefault(source.folder.resolve(), source)
     return list(found.values())
+
+
+def sources_in(folder: Path, is_alone: bool) -> list[Source]:
+    """Return the runs and evaluations in a folder. Unless it `is_alone`, the names of those below it begin with its own.
+
+    Raise UserError for a folder that is not there or cannot be read."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; name the folder of a run or an evaluation")
+    try:
+        inside = list(_search(folder, DEPTH))
+    except OSError as err:
+        raise UserError(f"cannot look for runs in {err.filename}: {err.strerror}; name their folders") from err
+    found: list[Source] = []
+    for path in inside:
+        name = path.resolve().name if path == folder else str(path.relative_to(folder))
+        if not is_alone and path != folder:
+            name = f"{folder.resolve().name}/{name}"
+        found.append(Source(path, name))
+    return found
 
 
 def _search(folder: Path, depth: int) -> Iterator[Path]:

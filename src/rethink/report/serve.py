@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 from rethink.errors import UserError
 from rethink.jsonl import Record
 from rethink.report.document import read_document, read_replies
-from rethink.report.folders import Source, find_sources
+from rethink.report.folders import Source, sources_in
 from rethink.report.images import SERVED_SIDE, ImageShelf, NoImageError
 from rethink.report.page import pack, served_page
 from rethink.report.replies import Limits, ReplyTable
@@ -28,7 +28,10 @@ Body = tuple[str, bytes]
 
 
 class Viewer:
-    """What the server answers, by path. Documents are read again only when a file of theirs has changed."""
+    """What the server answers, by path. Documents are read again only when a file of theirs has changed.
+
+    `waiting` are the folders that held no run at the start. Raise UserError for one that is not there.
+    """
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = folders
@@ -36,7 +39,8 @@ class Viewer:
         self._images = ImageShelf(SERVED_SIDE)
         self._lock = threading.Lock()
         self._sources_lock = threading.Lock()
-        self.sources = find_sources(folders)
+        self.sources: list[Source] = []
+        self.waiting = self._add_new_sources(strict=True)
 
     def answer(self, path: str) -> Body | None:
         """Return what a path names; None if there is no such thing. Raise NoImageError if an image cannot be shown."""
@@ -63,15 +67,33 @@ class Viewer:
     def _stamp(self) -> str:
         """Return a text that changes with the files, and when there is a new run."""
         with self._sources_lock:  # two requests at once would both add a new run
-            known = {source.folder.resolve() for source in self.sources}
-            for source in find_sources(self._folders):
-                if source.folder.resolve() not in known:  # at the end, so that runs keep their numbers
-                    self.sources.append(source)
+            self._add_new_sources()
             sources = list(self.sources)
         stamps: list[str] = []
         for source in sources:
             stamps.append(f"{source.name}:{source.metrics_stamp()}:{source.replies_stamp()}")
         return str(hash(tuple(stamps)))
+
+    def _add_new_sources(self, strict: bool = False) -> list[Path]:
+        """Add the runs that are new, at the end, so that runs keep their numbers. Return the folders that hold none.
+
+        If `strict`, raise UserError for a folder that is not there or cannot be read; else leave it out."""
+        known = {source.folder.resolve() for source in self.sources}
+        empty: list[Path] = []
+        for folder in self._folders:
+            try:
+                inside = sources_in(folder, is_alone=len(self._folders) == 1)
+            except UserError:
+                if strict:
+                    raise
+                continue
+            if not inside:
+                empty.append(folder)
+            for source in inside:
+                if source.folder.resolve() not in known:
+                    self.sources.append(source)
+                    known.add(source.folder.resolve())
+        return empty
 
     def _document(self) -> bytes:
         with self._sources_lock:

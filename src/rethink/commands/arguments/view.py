@@ -27,6 +27,8 @@ def view(
     with PageServer(Viewer(folders), host, port) as server:
         if host not in LOOPBACK:
             warn(f"everyone who reaches {host} can read these runs")
+        for folder in server.viewer.waiting:
+            print_note(f"{folder} holds no run and no evaluation yet; the page waits for the first record")
         print_note(f"{len(server.viewer.sources)} runs and evaluations at {server.url} (Ctrl-C ends it)")
         try:
             server.serve_forever()
