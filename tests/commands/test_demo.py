@@ -12,11 +12,15 @@ import pytest
 
 from rethink.commands.demo import METHODS, mean_over_seeds, other_methods, read_seeds, run_demo
 from rethink.errors import UserError
+from rethink.jsonl import read_lines, to_json
 from rethink.models.bundled import TINY_MODEL
 from rethink.problems import countdown
 from rethink.problems.source import load_problems, refuse_overlap
 from rethink.recipe import Recipe, load_recipe
 from rethink.recipes import find
+from rethink.run_folder import START
+from rethink.training.loop import train
+from rethink.training.run import open_run
 
 
 def load_limited(limit: str, name: str, settings: Sequence[str] = ()) -> Recipe:
@@ -83,6 +87,22 @@ def test_several_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         run_demo([3], folder / "seed-3", 2, [])
     with pytest.raises(UserError, match="d holds a finished demo"):
         run_demo([3, 4], folder, 2, [])
+
+
+@pytest.mark.slow
+def test_runs_begin_with_the_start_model(demo_folder: Path, tmp_path: Path) -> None:
+    """Guards against curves without their first point, and a first point that is not what the run itself measures."""
+    settings = [f"out={tmp_path / 'run'}", "seed=3", "updates=2", f"evaluation.problems.limit={N_HELD_OUT}"]
+    own = next(train(open_run(load_recipe("demo-think-twice", [*settings, "evaluation.at_start=true"]))))
+    answers = (tmp_path / "run" / START).read_bytes()
+    timed = {"unix_s", "evaluate_s"}
+    for name in METHODS:
+        records = [record for _, record in read_lines(demo_folder / name / "metrics.jsonl")]
+        assert [record["update"] for record in records if record["phase"] == "evaluation"] == [0, 2]
+        assert records[0].keys() == own.keys()
+        found = {key: value for key, value in records[0].items() if key not in timed}
+        assert found == json.loads(to_json({key: value for key, value in own.items() if key not in timed}))
+        assert (demo_folder / name / START).read_bytes() == answers
 
 
 def test_means_over_seeds_by_hand() -> None:

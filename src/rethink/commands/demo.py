@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,12 +14,13 @@ from rethink.commands.console import new_folder, print_note, print_result, toml_
 from rethink.commands.prepare import prepare as prepare_data
 from rethink.commands.train import rate_table, run_with_progress, stopping
 from rethink.errors import UserError
+from rethink.evaluation.answers import unmeasured
 from rethink.evaluation.compare import compare
 from rethink.evaluation.comparison import ABOUT_PAIRS, describe
 from rethink.evaluation.evaluate import evaluate
 from rethink.evaluation.fresh import RATES
 from rethink.evaluation.intervals import UNDEFINED, Estimate, paired_difference, with_mean_bounds
-from rethink.evaluation.outcomes import refined_outcomes, solve_outcomes
+from rethink.evaluation.outcomes import mostly_unrefined, refined_outcomes, solve_outcomes
 from rethink.evaluation.paired import read_pairs
 from rethink.evaluation.runs import over_seeds
 from rethink.evaluation.stored import load_evaluation
@@ -26,10 +28,15 @@ from rethink.evaluation.summary import evaluation_metrics
 from rethink.jsonl import Record, make_folder, to_json, write_text
 from rethink.recipe import Recipe, load_recipe
 from rethink.recipes import shipped
+from rethink.run_folder import START
 from rethink.training.run import open_run
+from rethink.training.update_log import log_evaluation
 
 METHODS = ("grpo", "think_twice")
 """What the demo runs by default, from the model tiny on countdown."""
+
+START_FILE = "start.jsonl"
+"""The answers of the start model, beside the folders of the runs."""
 
 _ONE_SEED = (
     "The intervals are over problems: about these models on other problems. They do not cover another seed, which may\n"
@@ -84,9 +91,10 @@ def _run_seed(seed: int, folder: Path, names: Sequence[str], updates: int | None
     recipes = {name: _load_recipe(name, seed, folder, updates, signs) for name in names}
     first = _load_recipe(METHODS[0], seed, folder, updates, signs)
     start = time.perf_counter()
-    rows: dict[str, Record] = {"start": evaluate_start(first, folder / "start.jsonl")}
+    rows: dict[str, Record] = {"start": evaluate_start(first, folder / START_FILE)}
     for name, recipe in recipes.items():
-        rows[name] = _train(name, recipe, folder)
+        same = _is_evaluated_alike(recipe, first)
+        rows[name] = _train(name, recipe, folder, rows["start"] if same else None)
     _write_summary(folder, rows, {"seed": seed}, time.perf_counter() - start)
     print_result(rate_table(rows, extra=("updates", "seconds")))
     if set(METHODS) <= rows.keys():
@@ -188,17 +196,28 @@ def _load_recipe(name: str, seed: int, folder: Path, updates: int | None, signs:
 
 
 def evaluate_start(recipe: Recipe, file: Path) -> Record:
-    """Evaluate the recipe's start model on its held-out problems. Write the answers to `file`."""
+    """Evaluate the recipe's start model on its held-out problems. Write the answers to `file`. Return what a run logs of an
+    evaluation, and the columns of the table."""
     started = time.perf_counter()
     _, held_out = load_all_problems(recipe)
     settings = recipe.evaluation
     policy = local_policy(recipe, open_model(recipe.model, recipe.seed), settings.sampling)
     make_folder(file.parent)
     answers = evaluate(policy, held_out, settings, prompts=build_prompts(recipe, recipe.seed), file=file)
-    return {**evaluation_metrics(answers), "updates": 0, "seconds": round(time.perf_counter() - started)}
+    seconds = time.perf_counter() - started
+    alarms = unmeasured(answers) or mostly_unrefined(answers)
+    found = {**evaluation_metrics(answers, settings.k), "evaluate_s": seconds, "alarms": alarms}
+    return {**found, "updates": 0, "seconds": round(seconds)}
 
 
-def _train(name: str, recipe: Recipe, folder: Path) -> Record:
+def _is_evaluated_alike(recipe: Recipe, first: Recipe) -> bool:
+    """Return whether a run starts from the model of another recipe, and would evaluate it in the same way."""
+    shown = [(one.model, one.evaluation, one.prompts.solve, one.prompts.refine) for one in (recipe, first)]
+    return shown[0] == shown[1]
+
+
+def _train(name: str, recipe: Recipe, folder: Path, start_model: Record | None) -> Record:
+    """Train a method and return its row. Its log begins with the evaluation of the start model, if there is one."""
     started = time.perf_counter()
     data = _data_recipe(name)
     if data:
@@ -213,13 +232,16 @@ def _train(name: str, recipe: Recipe, folder: Path) -> Record:
         n_updates = min(recipe.updates, load_recipe(start).updates)
         cold = load_recipe(start, [*settings, f"seed={recipe.seed}", f"updates={n_updates}"])
         _run(cold, f"{name}, cold start")
-    row = _run(recipe, name)
+    row = _run(recipe, name, start_model)
     return {**row, "seconds": round(time.perf_counter() - started)}
 
 
-def _run(recipe: Recipe, label: str) -> Record:
+def _run(recipe: Recipe, label: str, start_model: Record | None = None) -> Record:
     """Train, and return the evaluation at the end."""
     run = open_run(recipe, warn=warn)
+    if start_model is not None:  # as if the run had made it: it is the same for all methods
+        shutil.copyfile(run.folder.path.parent / START_FILE, run.folder.path / START)
+        log_evaluation(run, {k: v for k, v in start_model.items() if k not in ("updates", "seconds")})
     with stopping(run):
         evaluation = run_with_progress(run, label=label)
     if run.interrupted or evaluation is None:

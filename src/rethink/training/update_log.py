@@ -89,6 +89,18 @@ def evaluate_held_out(run: Run) -> Record:
     policy = run.policy.with_sampling(settings.sampling)
     file = run.folder.path / "eval" / f"{run.trainer.version:06d}.jsonl" if run.ranks.is_rank0 else None
     answers = evaluate(policy, run.held_out, settings, prompts=build_prompts(run.recipe, run.recipe.seed), file=file)
+    found = {
+        **evaluation_metrics(answers, settings.k),
+        "evaluate_s": time.perf_counter() - start,
+        "alarms": unmeasured(answers) or mostly_unrefined(answers),
+    }
+    record = log_evaluation(run, found)
+    run.trackers.log(record, answers)
+    return record
+
+
+def log_evaluation(run: Run, found: Record) -> Record:
+    """Log what a held-out evaluation of the current weights has found, and return the record."""
     # It belongs to the previous batch, because a resumed run drops the records of unfinished batches.
     record = {
         "schema": SCHEMA,
@@ -96,12 +108,9 @@ def evaluate_held_out(run: Run) -> Record:
         "batch": run.n_batches - 1,
         "update": run.trainer.version,
         "phase": "evaluation",
-        **evaluation_metrics(answers, settings.k),
-        "evaluate_s": time.perf_counter() - start,
-        "alarms": unmeasured(answers) or mostly_unrefined(answers),
+        **found,
     }
     write_records(run, run.folder.metrics, [record])
-    run.trackers.log(record, answers)
     return record
 
 
