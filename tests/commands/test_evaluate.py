@@ -57,7 +57,8 @@ def test_numbers_follow_from_the_answers(rethink: Rethink, tmp_path: Path) -> No
     assert numbers["solve"]["tokens"]["value"] == pytest.approx(sum(lengths) / 33)
     assert f"{100 * sum(before) / 33:.1f} [" in shown.out
     assert found["graded_by"]["extraction"] == "strict"
-    assert shown.err.splitlines()[-2:] == ["answers: e/answers.jsonl", "numbers: e/summary.json"]
+    hints = ["answers: e/answers.jsonl", "numbers: e/summary.json", "to read the answers: rethink view e"]
+    assert shown.err.splitlines()[-3:] == hints
 
 
 def test_lenient_extraction_is_asked_for_and_counted(rethink: Rethink, tmp_path: Path) -> None:

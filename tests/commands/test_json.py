@@ -31,6 +31,7 @@ def test_an_evaluation_prints_its_summary(rethink: Rethink, tmp_path: Path) -> N
     found = rethink("eval", "tiny", "--on", "countdown", *SMALL, "--out", "e\u202ee", "--json")
     assert document(found) == {"folder": "e\u202ee", **file_of(tmp_path / "e\u202ee" / "summary.json")}
     assert "answers: e\\u202ee/answers.jsonl" in found.err
+    assert "rethink view" not in found.err  # for people
     assert_one_message(rethink("compare", "e\u202ee", "nowhere", "--json"), "nowhere holds no answers")
 
 

@@ -223,7 +223,8 @@ def report(model: str, job: Job, answers: list[Answer], seconds: float, as_json:
         print_json({"folder": str(job.folder), **record})
     else:
         print_result(tables(model, result))
-    print_note(f"answers: {job.folder / ANSWERS_FILE}\nnumbers: {job.folder / SUMMARY_FILE}")
+    to_read = "" if as_json else f"\nto read the answers: rethink view {shlex.quote(str(job.folder))}"
+    print_note(f"answers: {job.folder / ANSWERS_FILE}\nnumbers: {job.folder / SUMMARY_FILE}{to_read}")
     for number, (suite, own) in enumerate(result.suites.items(), start=1):
         svg = strategy_curves(f"{model}, {suite}", own) if result.at_equal_cost else ""
         if svg:
