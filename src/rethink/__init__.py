@@ -51,6 +51,7 @@ __all__ = [
     "open_run",
     "summarize",
     "train",
+    "write_report",
 ]
 
 _MODULES = {
@@ -83,6 +84,7 @@ _MODULES = {
     "open_run": "rethink.training.run",
     "summarize": "rethink.evaluation.summary",
     "train": "rethink.training.loop",
+    "write_report": "rethink.report.page",
 }
 
 if TYPE_CHECKING:
@@ -102,6 +104,7 @@ if TYPE_CHECKING:
     from rethink.problems.source import load_problems
     from rethink.prompts import Prompts
     from rethink.recipe import load_recipe
+    from rethink.report.page import write_report
     from rethink.settings import AnswerSettings, Endpoint, ProblemSource
     from rethink.training.loop import train
     from rethink.training.run import open_run

@@ -93,7 +93,7 @@ def test_a_page_has_room_for_so_many_images(tmp_path: Path) -> None:
     assert "no room for more images" in elements(page)[names[4]][1]
     assert embedded(page, "replies-0")["n_images_left_out"] == 2
     assert limits.share(3).n_image_letters == limits.n_image_letters // 3
-    whole = write_report(training_folder(tmp_path / "other")).read_text()
+    whole = write_report(training_folder(tmp_path / "other").path).read_text()
     assert embedded(whole, "replies-0")["n_images_left_out"] == 0
 
 

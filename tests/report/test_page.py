@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import rethink
+from rethink.commands.report import report
 from rethink.errors import UserError
 from rethink.jsonl import append
 from rethink.report.folders import find_sources
@@ -19,7 +21,7 @@ from support.report_runs import HOSTILE, embedded, held_out, training_folder
 
 def test_the_page_holds_the_documents_and_no_text_of_a_model(tmp_path: Path) -> None:
     """Guards against a reply that becomes part of the page's markup, and against data that cannot be unpacked."""
-    found = write_report(training_folder(tmp_path / "<b>run")).read_text()
+    found = write_report(training_folder(tmp_path / "<b>run").path).read_text()
     assert "<title>&lt;b&gt;run</title>" in found
     assert "window.hacked" not in found
     assert embedded(found, "document")["runs"][0]["n_updates"] == 6
@@ -29,7 +31,7 @@ def test_the_page_holds_the_documents_and_no_text_of_a_model(tmp_path: Path) -> 
 
 def test_only_the_script_of_the_page_may_run_and_nothing_may_load(tmp_path: Path) -> None:
     """Guards against a policy that does not fit the script, which would leave the page empty, or that allows more."""
-    found = write_report(training_folder(tmp_path / "run")).read_text()
+    found = write_report(training_folder(tmp_path / "run").path).read_text()
     (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', found)
     (script,) = re.findall(r"<script>(.*)</script>\n</body>", found, flags=re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -73,6 +75,20 @@ def test_several_folders_share_the_limits(tmp_path: Path) -> None:
     for name in ("replies-0", "replies-1"):
         found = embedded(file.read_text(), name)
         assert (found["n_records"], found["n_total"]) == (10, 40 + len(HOSTILE))
+
+
+def test_the_page_from_python_is_that_of_the_command(tmp_path: Path) -> None:
+    """Guards against two pages of one folder, and against a path whose letters are taken for folders."""
+    for name in ("a", "b"):
+        training_folder(tmp_path / name)
+    report([tmp_path / "a", tmp_path / "b"], tmp_path / "both.html", None, None, None)
+    found = rethink.write_report([str(tmp_path / "a"), tmp_path / "b"], str(tmp_path / "same.html"))
+    assert found == tmp_path / "same.html"
+    assert found.read_bytes() == (tmp_path / "both.html").read_bytes()
+    assert rethink.write_report(str(tmp_path)) == tmp_path / "report.html"
+    assert (tmp_path / "report.html").read_bytes() == found.read_bytes()
+    with pytest.raises(UserError, match="write_report needs the folder of a run"):
+        rethink.write_report([])
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

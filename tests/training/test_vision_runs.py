@@ -18,7 +18,6 @@ from rethink.problems.source import load_problems
 from rethink.prompts import Prompts
 from rethink.recipe import Recipe, load_recipe
 from rethink.report.page import write_report
-from rethink.run_folder import RunFolder
 from rethink.sample_data import sample_from_data, sample_to_data
 from rethink.settings import ProblemSource
 from rethink.training import loop
@@ -123,7 +122,7 @@ def test_the_run_folder_keeps_each_image_once(make: Make, tmp_path: Path) -> Non
     for record in shown:
         assert next(turn[2:] for turn in record["prompt"] if turn[0] == "user") == record["images"]
         assert all(len(turn) == 2 for turn in record["prompt"] if turn[0] == "assistant")
-    page = write_report(RunFolder(out)).read_text()
+    page = write_report(out).read_text()
     assert named == set(re.findall(r'id="image-([^"]+)" data-type="image/png"', page))
 
 

@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def report(folder: RunFolder) -> Path:
-    return write_report(folder)
+    return write_report(folder.path)
 
 
 def open_reply(browser: Any, report: Path, problem: str, **options: Any) -> Watched:

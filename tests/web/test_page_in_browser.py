@@ -27,7 +27,7 @@ def browser() -> Iterator[Any]:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = training_folder(tmp_path_factory.mktemp("page") / "run")
     append(folder.metrics, [update_record(7, alarms=["nothing was trained: <b>all</b>"])])
-    return write_report(folder)
+    return write_report(folder.path)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_run_without_refinement_has_no_flow(browser: Any, tmp_path: Path) -> N
     nothing = {name: estimate(0.0, 0) | {"value": None} for name in ("refined", "gain", "fix", "damage")}
     none = dict.fromkeys(("right_right", "right_wrong", "wrong_right", "wrong_wrong"), 0)
     append(run.metrics, [update_record(1), held_out(2, 0.4, **nothing, transitions=none)])
-    watched = open_page(browser, write_report(run), viewport={"width": 1300, "height": 800})
+    watched = open_page(browser, write_report(run.path), viewport={"width": 1300, "height": 800})
     page = watched.page
     page.wait_for_selector("table.numbers")
     assert "40.0" in page.locator("table.numbers").inner_text()
@@ -218,7 +218,7 @@ def test_ten_thousand_replies(browser: Any, tmp_path: Path) -> None:
         records.append(answer(f"p{n}", draft, final))
     append(folder.path / "eval" / "000008.jsonl", records)
     append(folder.samples, [sample("more", "text", 9)])
-    file = write_report(folder)
+    file = write_report(folder.path)
     watched = open_page(browser, file, viewport={"width": 1300, "height": 800})
     page = watched.page
     paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? performance.now()")

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from rethink.errors import UserError
 from rethink.jsonl import Record, to_json, write_text
 from rethink.printable import printable_line
 from rethink.report.document import read_document, read_replies
-from rethink.report.folders import Source
+from rethink.report.folders import Source, find_sources
 from rethink.report.images import Embedded, ImageShelf
 from rethink.report.replies import Limits
 from rethink.run_folder import RunFolder
@@ -42,9 +43,25 @@ SHELL = """<!doctype html>
 """
 
 
-def write_report(folder: RunFolder, file: Path | None = None) -> Path:
-    """Write the page of a run, by default as report.html in its folder, and return its path."""
-    return write_page([Source(folder.path, folder.path.resolve().name)], file or folder.path / REPORT_FILE)
+def write_report(folders: str | Path | Sequence[str | Path], file: str | Path | None = None) -> Path:
+    """Write the page of runs and evaluations as one HTML file, like `rethink report`, and return its path.
+
+    `folders` is the folder of a training run or an evaluation, or one that contains several, or a list of such folders.
+    Without `file`, the page is report.html in the (first) folder. Raise UserError for a folder that holds neither, and for
+    one that cannot be read.
+
+    >>> import rethink
+    >>> from rethink.policies.fake import FakePolicy
+    >>> problems = rethink.load_problems(rethink.ProblemSource("countdown", limit=3))
+    >>> policy = FakePolicy(lambda prompt, index, version: "1 + 1 = 2 ; 2 + 1 = 3" if prompt.phase == "refine" else "?")
+    >>> answers = rethink.evaluate(policy, problems, file="runs/write-report/answers.jsonl")
+    >>> print(rethink.write_report("runs/write-report", "page.html"))
+    page.html
+    """
+    named = [Path(one) for one in ([folders] if isinstance(folders, str | Path) else folders)]
+    if not named:
+        raise UserError("write_report needs the folder of a run or an evaluation")
+    return write_page(find_sources(named), named[0] / REPORT_FILE if file is None else Path(file))
 
 
 def write_page(
