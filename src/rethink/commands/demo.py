@@ -204,10 +204,10 @@ def evaluate_start(recipe: Recipe, file: Path) -> Record:
     policy = local_policy(recipe, open_model(recipe.model, recipe.seed), settings.sampling)
     make_folder(file.parent)
     answers = evaluate(policy, held_out, settings, prompts=build_prompts(recipe, recipe.seed), file=file)
+    found = evaluation_metrics(answers, settings.k)
     seconds = time.perf_counter() - started
     alarms = unmeasured(answers) or mostly_unrefined(answers)
-    found = {**evaluation_metrics(answers, settings.k), "evaluate_s": seconds, "alarms": alarms}
-    return {**found, "updates": 0, "seconds": round(seconds)}
+    return {**found, "evaluate_s": seconds, "alarms": alarms, "updates": 0, "seconds": round(seconds)}
 
 
 def _is_evaluated_alike(recipe: Recipe, first: Recipe) -> bool:
