@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,18 @@ from web.browser import chromium
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[Any]:
-    """The page that the command serves, with two runs."""
-    for name in ("first", "second"):
-        training_folder(tmp_path / "runs" / name)
-    command = [sys.executable, "-m", "rethink", "view", str(tmp_path / "runs"), "--port", "0"]
+@contextmanager
+def served(folder: Path) -> Iterator[Any]:
+    """Open the page that the command serves."""
+    command = [sys.executable, "-m", "rethink", "view", str(folder), "--port", "0"]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert server.stderr is not None
-        found = re.search(r"http://127.0.0.1:\d+/", server.stderr.readline())
-        assert found is not None
+        found = None
+        while found is None:
+            line = server.stderr.readline()
+            assert line, "rethink view has ended"
+            found = re.search(r"http://127.0.0.1:\d+/", line)
         with chromium() as browser:
             shown = browser.new_page(viewport={"width": 1300, "height": 800})
             errors: list[str] = []
@@ -42,6 +44,26 @@ def page(tmp_path: Path) -> Iterator[Any]:
         server.wait()
         assert server.stderr is not None
         server.stderr.close()
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Any]:
+    """The page that the command serves, with two runs."""
+    for name in ("first", "second"):
+        training_folder(tmp_path / "runs" / name)
+    with served(tmp_path / "runs") as shown:
+        yield shown
+
+
+def test_the_page_waits_for_the_first_run(tmp_path: Path) -> None:
+    """Guards against a page that breaks without a run, or does not show the first one when it begins."""
+    (tmp_path / "runs").mkdir()
+    with served(tmp_path / "runs") as page:
+        page.get_by_text("No run has begun yet. The page waits for the first record.").wait_for()
+        assert page.locator("table.runs tbody tr").count() == 0
+        training_folder(tmp_path / "runs" / "first")
+        page.get_by_text("6 of 6 updates").wait_for(timeout=10_000)
+        assert page.locator(".tile-value").nth(1).inner_text() == "60.0%"
 
 
 def test_the_page_follows_a_run(page: Any, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ function App({ first }: { first: PageDocument }) {
       </header>
       <main class={view}>
         {runs.length > 1 && view !== "runs" && <RunMenu runs={runs} run={run} view={view} />}
+        {runs.length === 0 && <p class="empty">No run has begun yet. The page waits for the first record.</p>}
         {view === "runs" && <Runs runs={runs} chosen={new Set(inCharts.map((one) => one.id))} choose={choose} />}
         {view === "training" && <Training runs={inCharts} />}
         {view === "evaluation" && run?.kind === "evaluation" && <Evaluation run={run} />}
@@ -66,6 +67,7 @@ function App({ first }: { first: PageDocument }) {
 
 /** Return the views that these runs have. */
 function tabs(runs: Run[]): string[] {
+  if (runs.length === 0) return [];
   const kinds = new Set(runs.map((run) => run.kind));
   return Object.keys(VIEWS).filter((name) => {
     if (name === "runs") return runs.length > 1;
@@ -74,7 +76,7 @@ function tabs(runs: Run[]): string[] {
 }
 
 function currentView(route: Route, runs: Run[], run: Run | undefined): string {
-  const usual = runs.length > 1 ? "runs" : (runs[0]?.kind ?? "training");
+  const usual = runs.length === 1 ? runs[0]!.kind : "runs";
   if (!(route.view in VIEWS)) return usual;
   if (run === undefined && route.view !== "training") return "runs";
   return route.view;
