@@ -4,11 +4,12 @@
         [key=value ...]
 
 MODEL is a GGUF file, a folder or a hub name. First it imitates drafts and refinements of the signs generator, for
-`--start-updates` updates, because a small model cannot do the task; OUT/start is that run. All other runs begin with its
-weights. Their settings are those of `training.toml` beside this file; key=value replaces one for all arms. Each run is
-trained until it has sampled `--tokens` tokens, evaluation excluded, and answers held-out problems before the first update,
-after every `evaluation.every` updates, and at the end. Rows of evaluations are written to
-benchmarks/results/real_training.csv, those of a run in place of its earlier ones.
+`--start-updates` updates, because a small model cannot do the task; OUT/start is that run, which trains all weights. All
+other runs begin with its weights; with `--start-updates 0`, with those of MODEL. Their settings are those of
+`training.toml` beside this file; key=value replaces one for all arms. Each run is trained until it has sampled `--tokens`
+tokens, evaluation excluded, and answers held-out problems before the first update, after every `evaluation.every` updates,
+and at the end. Rows of evaluations are written to benchmarks/results/real_training.csv, those of a run in place of its
+earlier ones, and its metrics to benchmarks/real/runs.
 
 Runs are in OUT/ARM-SEED. After `--minutes`, the run saves a checkpoint and the command ends; the same command continues to
 the bit. Arms take turns: the one that has sampled the fewest tokens goes on, `--turn` tokens at a time, so a stopped study
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ from rethink.training.update_log import evaluate_held_out
 
 RECIPE = Path(__file__).with_name("training.toml")
 FILE = RESULTS / "real_training.csv"
+KEPT = Path(__file__).with_name("runs")
 KEY = ("model", "task", "arm", "seed")
 ARMS = {
     "grpo": ('method.name="grpo"',),
@@ -45,6 +48,7 @@ ARMS = {
 """The arms by name, with what differs from the recipe."""
 
 IMITATION = (
+    "lora.rank=0",
     'method={name="imitate"}',
     "problems_per_batch=16",
     "training.lr=1e-4",
@@ -78,7 +82,8 @@ class Study:
         return self.out / f"{arm}-{seed}"
 
     def recipe(self, arm: str, seed: int) -> Recipe:
-        own = [f"model.path={self.start}", f"out={self.folder(arm, seed)}", f"seed={seed}"]
+        path = self.start if self.start_updates else self.model
+        own = [f"model.path={path}", f"out={self.folder(arm, seed)}", f"seed={seed}"]
         return load_recipe(str(RECIPE), [*ARMS[arm], *own, *self.settings])
 
     def start_recipe(self) -> Recipe:
@@ -98,6 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--start-updates", type=int, default=40, help="of imitation")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--csv", type=Path, default=FILE)
+    parser.add_argument("--kept", type=Path, default=KEPT, help="folder of the runs' metrics")
     given = parser.parse_intermixed_args(arguments)
     deadline = time.monotonic() + 60 * given.minutes
     study = Study(given.model, given.out, tuple(given.settings), given.tokens, given.start_updates, deadline)
@@ -113,12 +119,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arm, seed = min(open_runs, key=spent.__getitem__)
         go_on(study, arm, seed, spent[arm, seed] + given.turn)
         write_rows(study, arm, seed, given.csv)
+        given.kept.mkdir(parents=True, exist_ok=True)
+        shutil.copy(study.folder(arm, seed) / "metrics.jsonl", given.kept / f"{arm}-{seed}.jsonl")
     print(table(read_rows(given.csv)))
 
 
 def imitate(study: Study) -> None:
     """Train the start of all runs, unless it is complete or the time is up."""
-    if len([*updates_of(metrics(study.start))]) == study.start_updates:
+    if len([*updates_of(metrics(study.start))]) >= study.start_updates:
         return
     run = open_run(study.start_recipe(), resume=(study.start / "config.toml").exists())
     for record in updates_of(train(run)):

@@ -20,18 +20,8 @@ WORLD = [
 
 
 def study(folder: Path, *options: str) -> list[Row]:
-    training.main(
-        [
-            "tiny-signs",
-            str(folder / "runs"),
-            *WORLD,
-            "--start-updates",
-            "2",
-            "--csv",
-            str(folder / "real.csv"),
-            *options,
-        ]
-    )
+    files = ["--csv", str(folder / "real.csv"), "--kept", str(folder / "kept")]
+    training.main(["tiny-signs", str(folder / "runs"), *WORLD, "--start-updates", "2", *files, *options])
     return read_rows(folder / "real.csv")
 
 
@@ -77,3 +67,16 @@ def test_an_unknown_arm_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         study(tmp_path, "--arms", "grpo,nothing")
     assert "no such arms: nothing" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start_updates", ["0", "1"])
+def test_arms_train_an_adapter(start_updates: str, tmp_path: Path) -> None:
+    """Regression: the imitation trained an adapter, too, from which no other run can begin; and without imitation, runs
+    began with a folder that was not there."""
+    options = ["--arms", "grpo", "--tokens", "300", "--start-updates", start_updates]
+    rows = study(tmp_path, *options, "lora.rank=2")
+    assert [row["update"] for row in rows] == ["0", "1"]
+    kept = (tmp_path / "kept" / "grpo-0.jsonl").read_text()
+    assert kept == (tmp_path / "runs" / "grpo-0" / "metrics.jsonl").read_text()
+    assert (tmp_path / "runs" / "start").exists() == (start_updates == "1")
