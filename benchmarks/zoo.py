@@ -98,6 +98,13 @@ class Job:
         return f"{self.arm}-{self.seed}" if self.rate is None else f"{self.arm}-rate-{self.rate:g}"
 
     @property
+    def n_updates(self) -> int:
+        """The most updates that it makes."""
+        if self.rate is not None:
+            return TRIED
+        return SHORT if ARMS[self.arm].of and not self.goes_on else MARKS[-1]
+
+    @property
     def done(self) -> str:
         """The file that says that the job is complete."""
         return "trained-to-the-end" if self.goes_on else "trained"
@@ -160,8 +167,7 @@ def run_job(out: Path, limit: int, job: Job) -> Job:
         own.append(f"model.path={ColdStart(job.arm, job.seed).folder(out)}")
     elif arm.data:
         own.append(f"problems.source={Data(arm.data, arm.teacher, job.seed).file(out)}")
-    n_updates = TRIED if job.rate else SHORT if arm.of else MARKS[-1]
-    own.append(f"updates={min(n_updates, limit or n_updates)}")
+    own.append(f"updates={min(job.n_updates, limit or job.n_updates)}")
     recipe = load_recipe(arm.recipe, [*WORLD, *arm.settings, *own])
     run = open_run(recipe, resume=(folder / "config.toml").exists())
     if job.rate:
